@@ -1,0 +1,112 @@
+#include "libds/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "libds/base/error.h"
+
+namespace ds {
+namespace {
+
+// Closes a descriptor on scope exit.
+struct Descriptor {
+  int fd = -1;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+std::string read_all(int fd, const std::string& path) {
+  std::string out;
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(ExitCode::kNoInput, "{}: cannot read: {}", path, std::strerror(errno));
+    if (n == 0) return out;
+    out.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+void write_all(int fd, std::string_view contents, const std::string& path) {
+  while (!contents.empty()) {
+    const ssize_t n = ::write(fd, contents.data(), contents.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(ExitCode::kIoError, "{}: cannot write: {}", path, std::strerror(errno));
+    contents.remove_prefix(static_cast<size_t>(n));
+  }
+}
+
+std::string folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) fail(ExitCode::kNoInput, "{}: cannot open: {}", path, std::strerror(errno));
+  struct stat info {};
+  if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) fail(ExitCode::kNoInput, "{}: not a regular file", path);
+  auto mapped = std::shared_ptr<MappedFile>(new MappedFile());
+  mapped->size_ = static_cast<size_t>(info.st_size);
+  if (mapped->size_ > 0) {
+    void* p = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+    if (p == MAP_FAILED) fail(ExitCode::kOsError, "{}: cannot map: {}", path, std::strerror(errno));
+    mapped->data_ = static_cast<const std::byte*>(p);
+  }
+  return mapped;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+std::string read_file(const std::string& path) {
+  if (path == "-") return read_all(STDIN_FILENO, "standard input");
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) fail(ExitCode::kNoInput, "{}: cannot open: {}", path, std::strerror(errno));
+  return read_all(file.fd, path);
+}
+
+void write_file_atomic(const std::string& path, std::string_view contents) {
+  if (path == "-") return write_all(STDOUT_FILENO, contents, "standard output");
+  struct stat info {};
+  const bool exists = ::stat(path.c_str(), &info) == 0;
+  if (exists && !S_ISREG(info.st_mode)) {  // /dev/null, a pipe: there is nothing to rename over
+    if (S_ISDIR(info.st_mode)) fail(ExitCode::kCantCreate, "{}: is a folder", path);
+    Descriptor file{::open(path.c_str(), O_WRONLY | O_CLOEXEC)};
+    if (file.fd < 0) fail(ExitCode::kCantCreate, "{}: cannot open: {}", path, std::strerror(errno));
+    return write_all(file.fd, contents, path);
+  }
+  std::string temporary = path + ".XXXXXX";
+  Descriptor file{::mkostemp(temporary.data(), O_CLOEXEC)};
+  if (file.fd < 0) fail(ExitCode::kCantCreate, "{}: cannot create: {}", path, std::strerror(errno));
+  try {
+    const mode_t mask = ::umask(0);
+    ::umask(mask);
+    ::fchmod(file.fd, exists ? info.st_mode & 07777 : 0666 & ~mask);
+    write_all(file.fd, contents, path);
+    if (::fsync(file.fd) != 0) fail(ExitCode::kIoError, "{}: cannot write: {}", path, std::strerror(errno));
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      fail(ExitCode::kCantCreate, "{}: cannot rename: {}", path, std::strerror(errno));
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  Descriptor folder{::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (folder.fd >= 0) ::fsync(folder.fd);
+}
+
+bool file_exists(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0;
+}
+
+}  // namespace ds

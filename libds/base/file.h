@@ -1,0 +1,38 @@
+// Files: whole reads, read-only mappings, and atomic writes.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace ds {
+
+// Read-only mapping of a whole file. Shared ownership: tensors that point into it keep it alive.
+// Throws kNoInput when the file is missing or unreadable, or is a folder.
+class MappedFile {
+ public:
+  static std::shared_ptr<const MappedFile> open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile() = default;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Reads a whole file; "-" is standard input. Throws kNoInput.
+std::string read_file(const std::string& path);
+
+// Writes `contents` so that `path` holds either the old or the new bytes, never a part: temporary
+// file in the same folder, fsync, rename. "-" writes to standard output. Throws kCantCreate/kIoError.
+void write_file_atomic(const std::string& path, std::string_view contents);
+
+bool file_exists(const std::string& path);
+
+}  // namespace ds
