@@ -1,0 +1,62 @@
+#include "libds/ir/kernel_def.h"
+
+#include "libds/base/log.h"
+#include "libds/ir/op_def.h"
+
+namespace ds {
+
+size_t TensorDesc::bytes() const {
+  if (!defined()) return 0;
+  Shape padded = shape;
+  if (layout != Layout::kPlain) {
+    DS_CHECK(padded.size() >= 2);
+    const int64_t block = layout == Layout::kBlocked8 ? 8 : 16;
+    padded[1] = (padded[1] + block - 1) / block * block;
+  }
+  return static_cast<size_t>(checked_mul(checked_numel(padded), static_cast<int64_t>(dtype_size(dtype))));
+}
+
+namespace {
+const TensorDesc kAbsent;
+}
+
+const TensorDesc& KernelQuery::in(size_t i) const { return i < inputs.size() ? inputs[i] : kAbsent; }
+const TensorDesc& KernelQuery::out(size_t i) const { return i < outputs.size() ? outputs[i] : kAbsent; }
+
+std::unique_ptr<Kernel> make_kernel(std::function<void(const KernelContext&)> run, size_t workspace_bytes) {
+  class FunctionKernel final : public Kernel {
+   public:
+    FunctionKernel(std::function<void(const KernelContext&)> run, size_t workspace)
+        : run_(std::move(run)), workspace_(workspace) {}
+    size_t workspace_bytes() const override { return workspace_; }
+    void run(const KernelContext& context) override { run_(context); }
+
+   private:
+    std::function<void(const KernelContext&)> run_;
+    size_t workspace_;
+  };
+  return std::make_unique<FunctionKernel>(std::move(run), workspace_bytes);
+}
+
+Selection select_kernel(const OpDef& def, const KernelQuery& query) {
+  Selection selection;
+  for (const KernelDef& kernel : def.kernels) {
+    std::string reason;
+    if (kernel.isa > query.isa) {
+      reason = fmt::format("needs {}", isa_name(kernel.isa));
+    } else if (kernel.decline) {
+      reason = kernel.decline(query);
+    }
+    if (reason.empty()) {
+      selection.def = &kernel;
+      log("dispatch", "{}: {}{}{}", query.node.label(), kernel.name, selection.declined.empty() ? "" : "  passed over ",
+          selection.declined);
+      return selection;
+    }
+    selection.declined += fmt::format("{}{}: {}", selection.declined.empty() ? "" : "; ", kernel.name, reason);
+  }
+  fail(ExitCode::kUnsupported, "{}: no kernel takes it ({})", query.node.label(),
+       selection.declined.empty() ? "none is registered" : selection.declined);
+}
+
+}  // namespace ds

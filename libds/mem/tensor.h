@@ -1,0 +1,123 @@
+// Tensor: dtype + concrete shape over a shared, contiguous, row-major buffer.
+//
+// Copying a Tensor copies the handle, not the elements. A Tensor does not own threads or devices;
+// all of this is host memory. Buffers are 64-byte aligned unless they point into a mapped file.
+// An undefined Tensor (default-constructed) stands for an omitted optional input.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "libds/base/checked.h"
+#include "libds/base/dtype.h"
+#include "libds/mem/tier.h"
+
+namespace ds {
+
+using Shape = std::vector<int64_t>;
+
+// "1x3x224x224"; "scalar" for rank 0.
+std::string shape_string(std::span<const int64_t> shape);
+
+// A piece of memory charged to a tier, or a borrowed one kept alive by `owner`.
+class Buffer {
+ public:
+  static std::shared_ptr<Buffer> allocate(size_t bytes, Tier tier);
+  static std::shared_ptr<Buffer> borrow(const void* data, size_t bytes, std::shared_ptr<const void> owner);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  std::byte* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  Buffer() = default;
+  std::byte* data_ = nullptr;
+  size_t bytes_ = 0;
+  Tier tier_ = Tier::kHost;
+  std::shared_ptr<const void> owner_;  // set for borrowed memory
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+  // View of `buffer` from `offset` bytes on; the buffer must hold the whole shape.
+  Tensor(DType dtype, Shape shape, std::shared_ptr<Buffer> buffer, size_t offset = 0);
+
+  static Tensor empty(DType dtype, Shape shape, Tier tier = Tier::kHost);  // not initialised
+  static Tensor zeros(DType dtype, Shape shape, Tier tier = Tier::kHost);
+  // Wraps memory of the caller, who keeps it alive.
+  static Tensor wrap(DType dtype, Shape shape, void* data);
+  template <typename T>
+  static Tensor of(Shape shape, std::span<const T> values);
+  template <typename T>
+  static Tensor of(Shape shape, std::initializer_list<T> values) {
+    return of(std::move(shape), std::span<const T>(values.begin(), values.size()));
+  }
+  template <typename T>
+  static Tensor scalar(T value) { return of<T>(Shape{}, std::span<const T>(&value, 1)); }
+  template <typename T>
+  static Tensor vector(std::span<const T> values) { return of<T>(Shape{static_cast<int64_t>(values.size())}, values); }
+
+  bool defined() const { return dtype_ != DType::kUndefined; }
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+  int64_t rank() const { return static_cast<int64_t>(shape_.size()); }
+  int64_t dim(int64_t i) const { return shape_[static_cast<size_t>(i < 0 ? i + rank() : i)]; }
+  int64_t numel() const { return numel_; }
+  size_t bytes() const { return static_cast<size_t>(numel_) * dtype_size(dtype_); }
+
+  const void* raw() const { return data_; }
+  void* mutable_raw() const { return data_; }
+  template <typename T>
+  const T* data() const {
+    DS_CHECK(dtype_of<T>() == dtype_);
+    return reinterpret_cast<const T*>(data_);
+  }
+  template <typename T>
+  T* mutable_data() const {
+    DS_CHECK(dtype_of<T>() == dtype_);
+    return reinterpret_cast<T*>(data_);
+  }
+  template <typename T>
+  std::span<const T> span() const { return {data<T>(), static_cast<size_t>(numel_)}; }
+
+  // Same elements under another shape of equal size.
+  Tensor reshaped(Shape shape) const;
+  // Rows [begin, end) of the first axis, sharing the buffer.
+  Tensor rows(int64_t begin, int64_t end) const;
+  Tensor clone(Tier tier = Tier::kHost) const;
+  // Element-wise conversion (C++ conversion rules; floats to integers truncate).
+  Tensor cast(DType dtype) const;
+  // Content as 64-bit integers; integer and bool tensors only.
+  std::vector<int64_t> to_ints() const;
+  // Content as doubles, any numeric dtype.
+  std::vector<double> to_doubles() const;
+  // Same dtype, shape and bytes.
+  bool equal_bits(const Tensor& other) const;
+
+  const std::shared_ptr<Buffer>& buffer() const { return buffer_; }
+
+ private:
+  DType dtype_ = DType::kUndefined;
+  Shape shape_;
+  int64_t numel_ = 0;
+  std::byte* data_ = nullptr;
+  std::shared_ptr<Buffer> buffer_;
+};
+
+template <typename T>
+Tensor Tensor::of(Shape shape, std::span<const T> values) {
+  Tensor t = empty(dtype_of<T>(), std::move(shape));
+  DS_CHECK(static_cast<int64_t>(values.size()) == t.numel());
+  T* out = t.mutable_data<T>();
+  for (size_t i = 0; i < values.size(); ++i) out[i] = values[i];
+  return t;
+}
+
+}  // namespace ds

@@ -1,0 +1,18 @@
+#include "libds/ops/register.h"
+
+namespace ds {
+
+OpRegistry& OpRegistry::instance() {
+  static OpRegistry registry = [] {
+    OpRegistry r;
+    register_all_ops(r);
+    return r;
+  }();
+  return registry;
+}
+
+void register_all_ops(OpRegistry& registry) {
+  register_elementwise_ops(registry);
+}
+
+}  // namespace ds

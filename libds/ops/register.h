@@ -1,0 +1,12 @@
+// The list of operator families. A new family is one line here and one in register.cc.
+#pragma once
+
+#include "libds/ir/op_def.h"
+
+namespace ds {
+
+void register_all_ops(OpRegistry& registry);
+
+void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
+
+}  // namespace ds
