@@ -1,0 +1,24 @@
+// Reverse-mode differentiation, graph to graph.
+//
+// Gradients are ordinary nodes appended to the graph, so that everything else (planning, fusion,
+// precision, recomputation, all-reduce) treats them like any other node. Each operator's rule lives
+// with the operator (OpDef::grad). Precondition: shapes are concrete (compile's specialize).
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+
+// Appends the gradient of the scalar `loss` with respect to each of `wrt`; kNone for those the loss
+// does not depend on. Throws kUnsupported naming every operator on the way that has no gradient.
+std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<const ValueId> wrt);
+
+// Operators of the graph that a gradient would have to pass but cannot: one line per node. A node
+// counts when one of its inputs depends on a float initializer.
+std::vector<std::string> missing_gradients(const Graph& graph);
+
+}  // namespace ds

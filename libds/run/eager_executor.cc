@@ -1,0 +1,186 @@
+#include <algorithm>
+#include <cstring>
+
+#include "libds/base/parallel.h"
+#include "libds/ir/rewriter.h"
+#include "libds/run/executor.h"
+
+namespace ds {
+namespace {
+
+// Integer inputs up to this size are shown to inference and to kernels as constants: axes, shapes, pads.
+constexpr int64_t kMostShapeElements = 4096;
+
+// One node with the kernel chosen for the operands of its latest run.
+struct BoundNode {
+  std::vector<TensorDesc> inputs;
+  std::vector<Tensor> shape_contents;  // of the inputs that decide shapes
+  std::vector<TensorDesc> outputs;
+  std::unique_ptr<Kernel> kernel;
+};
+
+class EagerExecutor final : public Executor {
+ public:
+  EagerExecutor(std::shared_ptr<const Graph> graph, const CompileOptions& options)
+      : graph_(std::make_shared<Graph>(*graph)), rewriter_(*graph_), options_(options), order_(graph_->order()) {
+    init_states(*graph_);
+    is_state_.assign(graph_->value_capacity(), 0);
+    for (size_t i = 0; i < graph_->states().size(); ++i) is_state_[static_cast<size_t>(graph_->states()[i].value)] = 1;
+    fixed_.assign(graph_->value_capacity(), 0);
+    for (size_t i = 0; i < graph_->value_capacity(); ++i)
+      fixed_[i] = graph_->value(static_cast<ValueId>(i)).is_constant() && !is_state_[i];
+    last_reader_.assign(graph_->value_capacity(), kNone);
+    for (NodeId id : order_)
+      for (ValueId in : graph_->node(id).inputs)
+        if (in != kNone) last_reader_[static_cast<size_t>(in)] = id;
+    for (ValueId out : graph_->outputs()) last_reader_[static_cast<size_t>(out)] = kNone;
+    for (const State& s : graph_->states()) last_reader_[static_cast<size_t>(s.update)] = kNone;
+    bound_.resize(graph_->node_capacity());
+  }
+
+  std::vector<Tensor> run(std::span<const Tensor> inputs) override {
+    check_inputs(*graph_, inputs);
+    std::vector<Tensor> values(graph_->value_capacity());
+    for (size_t i = 0; i < inputs.size(); ++i) values[static_cast<size_t>(graph_->inputs()[i])] = inputs[i];
+    for (size_t i = 0; i < values.size(); ++i)
+      if (fixed_[i]) values[i] = *graph_->value(static_cast<ValueId>(i)).constant;
+    for (size_t i = 0; i < states_.size(); ++i) values[static_cast<size_t>(graph_->states()[i].value)] = states_[i];
+    for (NodeId id : order_) run_node(id, values);
+    std::vector<Tensor> outputs;
+    for (ValueId id : graph_->outputs()) {
+      const Tensor& t = values[static_cast<size_t>(id)];
+      outputs.push_back(is_state_[static_cast<size_t>(id)] ? t.clone(Tier::kActivations) : t);
+    }
+    std::vector<Tensor> updates;
+    for (const State& s : graph_->states()) {
+      const Tensor& t = values[static_cast<size_t>(s.update)];
+      updates.push_back(is_state_[static_cast<size_t>(s.update)] ? t.clone() : t);
+    }
+    set_states(updates);
+    return outputs;
+  }
+
+ private:
+  void run_node(NodeId id, std::vector<Tensor>& values) {
+    const Node& n = graph_->node(id);
+    if (n.def == nullptr) fail(ExitCode::kUnsupported, "{}: unknown operator", n.label());
+    with_context([&] { return n.label(); }, [&] {
+      std::vector<const Tensor*> inputs;
+      for (ValueId in : n.inputs) inputs.push_back(in == kNone ? nullptr : &values[static_cast<size_t>(in)]);
+      BoundNode& bound = bind(id, inputs);
+      std::vector<Tensor> results(n.outputs.size());
+      if (n.def->is_view) {
+        results[0] = inputs[0]->reshaped(bound.outputs[0].shape);
+      } else {
+        std::vector<Tensor*> outputs(n.outputs.size(), nullptr);
+        for (size_t i = 0; i < n.outputs.size(); ++i) {
+          if (n.outputs[i] == kNone) continue;
+          if (!n.def->data_dependent)
+            results[i] = Tensor::empty(bound.outputs[i].dtype, bound.outputs[i].shape, Tier::kActivations);
+          outputs[i] = &results[i];
+        }
+        const auto workspace = Buffer::allocate(bound.kernel->workspace_bytes(), Tier::kActivations);
+        bound.kernel->run(KernelContext(inputs, outputs, workspace->data()));
+      }
+      for (size_t i = 0; i < n.outputs.size(); ++i)
+        if (n.outputs[i] != kNone) values[static_cast<size_t>(n.outputs[i])] = std::move(results[i]);
+      for (ValueId in : n.inputs)
+        if (in != kNone && last_reader_[static_cast<size_t>(in)] == id) values[static_cast<size_t>(in)] = Tensor();
+    });
+  }
+
+  static bool decides_shape(const Node& n, size_t i) { return i < 32 && ((n.def->shape_inputs >> i) & 1); }
+
+  bool still_fits(const BoundNode& b, const Node& n, std::span<const Tensor* const> inputs) const {
+    if (b.inputs.size() != inputs.size() || (!b.kernel && !n.def->is_view)) return false;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const TensorDesc& d = b.inputs[i];
+      if (d.defined() != (inputs[i] != nullptr)) return false;
+      if (inputs[i] == nullptr) continue;
+      if (d.dtype != inputs[i]->dtype() || d.shape != inputs[i]->shape()) return false;
+      if (decides_shape(n, i) && !b.shape_contents[i].equal_bits(*inputs[i])) return false;
+    }
+    return true;
+  }
+
+  // Types the node's outputs for these operands and selects its kernel, unless the latest still fits.
+  BoundNode& bind(NodeId id, std::span<const Tensor* const> inputs) {
+    const Node& n = graph_->node(id);
+    BoundNode& b = bound_[static_cast<size_t>(id)];
+    if (still_fits(b, n, inputs)) return b;
+    b = BoundNode();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      TensorDesc desc;
+      Tensor content;
+      if (inputs[i] != nullptr) {
+        const Tensor& t = *inputs[i];
+        const ValueId value = n.inputs[i];
+        desc = {t.dtype(), t.shape(), Layout::kPlain};
+        if (decides_shape(n, i)) content = t.clone();
+        if (!fixed_[static_cast<size_t>(value)] && !is_state_[static_cast<size_t>(value)]) {
+          rewriter_.set_type(value, t.dtype(), to_dims(t.shape()));
+          if (decides_shape(n, i) && t.numel() <= kMostShapeElements)
+            rewriter_.set_constant(value, std::make_shared<const Tensor>(content));
+        }
+      }
+      b.inputs.push_back(std::move(desc));
+      b.shape_contents.push_back(std::move(content));
+    }
+    rewriter_.infer(id);
+    KernelQuery query = make_query(*graph_, id, is_state_, options_);
+    for (const TensorDesc& d : query.outputs) b.outputs.push_back(d);
+    if (!n.def->is_view) b.kernel = select_kernel(*n.def, query).def->create(query);
+    for (ValueId in : n.inputs)  // contents shown for this node only
+      if (in != kNone && !fixed_[static_cast<size_t>(in)] && !is_state_[static_cast<size_t>(in)]) rewriter_.clear_constant(in);
+    return b;
+  }
+
+  std::shared_ptr<Graph> graph_;  // a private copy: inference writes types into it
+  Rewriter rewriter_;
+  CompileOptions options_;
+  std::vector<NodeId> order_;
+  std::vector<char> is_state_, fixed_;  // by value
+  std::vector<NodeId> last_reader_;     // by value; kNone: keep
+  std::vector<BoundNode> bound_;        // by node
+};
+
+}  // namespace
+
+std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options) {
+  return std::make_unique<EagerExecutor>(std::move(graph), options);
+}
+
+std::vector<Tensor> evaluate_node(const Graph& graph, NodeId id, std::span<const Tensor> inputs) {
+  // A graph of this node alone, its operands as inputs.
+  const Node& n = graph.node(id);
+  auto single = std::make_shared<Graph>();
+  Rewriter rw(*single);
+  Node copy = n;
+  copy.inputs.clear();
+  copy.outputs.clear();
+  std::vector<Tensor> given;
+  for (size_t i = 0; i < n.inputs.size(); ++i) {
+    if (n.inputs[i] == kNone) {
+      copy.inputs.push_back(kNone);
+      continue;
+    }
+    copy.inputs.push_back(rw.add_input(fmt::format("in{}", i), inputs[i].dtype(), to_dims(inputs[i].shape())));
+    given.push_back(inputs[i]);
+  }
+  std::vector<size_t> wanted;
+  for (size_t i = 0; i < n.outputs.size(); ++i) {
+    copy.outputs.push_back(n.outputs[i] == kNone ? kNone : rw.add_value(fmt::format("out{}", i)));
+    if (n.outputs[i] == kNone) continue;
+    rw.add_output(copy.outputs.back());
+    wanted.push_back(i);
+  }
+  rw.add_raw_node(std::move(copy));
+  CompileOptions options;
+  options.threads = num_threads();
+  std::vector<Tensor> results = make_eager_executor(single, options)->run(given);
+  std::vector<Tensor> outputs(n.outputs.size());
+  for (size_t i = 0; i < wanted.size(); ++i) outputs[wanted[i]] = std::move(results[i]);
+  return outputs;
+}
+
+}  // namespace ds

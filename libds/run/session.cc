@@ -1,0 +1,87 @@
+#include "libds/run/session.h"
+
+#include "libds/base/log.h"
+#include "libds/base/parallel.h"
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+
+Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options) : graph_(std::move(graph)), options_(options) {
+  if (options_.threads == 0) options_.threads = num_threads();
+}
+
+Session::Entry& Session::entry(std::span<const Shape> shapes) {
+  for (auto it = entries_.begin(); it != entries_.end(); ++it) {
+    if (!std::equal(shapes.begin(), shapes.end(), it->shapes.begin(), it->shapes.end())) continue;
+    entries_.splice(entries_.begin(), entries_, it);
+    return entries_.front();
+  }
+  Entry e;
+  e.shapes.assign(shapes.begin(), shapes.end());
+  CompileOptions compile_options;
+  compile_options.threads = options_.threads;
+  compile_options.layouts = options_.layouts;
+  if (!options_.static_plan) {
+    e.eager_reason = "eager execution was asked for";
+  } else {
+    auto specialised = std::make_shared<Graph>(*graph_);
+    Rewriter rw(*specialised);
+    specialize(rw, shapes, evaluate_node);
+    e.eager_reason = unplannable_reason(*specialised);
+    if (e.eager_reason.empty()) {
+      e.plan = compile(specialised, compile_options);
+      e.executor = make_plan_executor(e.plan);
+    }
+  }
+  if (!e.executor) {
+    log("plan", "no static plan: {}", e.eager_reason);
+    e.executor = make_eager_executor(graph_, compile_options);
+  }
+  if (profiling_) e.executor->enable_profile();
+  entries_.push_front(std::move(e));
+  if (entries_.size() > options_.cached_plans) entries_.pop_back();
+  return entries_.front();
+}
+
+std::shared_ptr<const Plan> Session::plan(std::span<const Shape> input_shapes) { return entry(input_shapes).plan; }
+
+std::vector<Tensor> Session::run(std::span<const Tensor> inputs) {
+  check_inputs(*graph_, inputs);
+  if (num_threads() != options_.threads) set_num_threads(options_.threads);
+  std::vector<Shape> shapes;
+  for (const Tensor& t : inputs) shapes.push_back(t.shape());
+  Entry& e = entry(shapes);
+  eager_reason_ = e.eager_reason;
+  return e.executor->run(inputs);
+}
+
+std::map<std::string, Tensor> Session::run(const std::map<std::string, Tensor>& inputs) {
+  std::vector<Tensor> ordered;
+  for (ValueId id : graph_->inputs()) {
+    const std::string& name = graph_->value(id).name;
+    const auto it = inputs.find(name);
+    if (it == inputs.end()) bad_data("input '{}' is missing", name);
+    ordered.push_back(it->second);
+  }
+  if (inputs.size() > ordered.size()) {
+    for (const auto& [name, tensor] : inputs) {
+      const ValueId id = graph_->find_value(name);
+      if (id == kNone || !graph_->is_input(id)) bad_data("the model has no input '{}'", name);
+    }
+  }
+  const std::vector<Tensor> results = run(ordered);
+  std::map<std::string, Tensor> named;
+  for (size_t i = 0; i < results.size(); ++i) named.emplace(graph_->value(graph_->outputs()[i]).name, results[i]);
+  return named;
+}
+
+void Session::enable_profile() {
+  profiling_ = true;
+  for (Entry& e : entries_) e.executor->enable_profile();
+}
+
+std::vector<StepTime> Session::profile() const {
+  return entries_.empty() ? std::vector<StepTime>() : entries_.front().executor->profile();
+}
+
+}  // namespace ds
