@@ -25,15 +25,13 @@ std::vector<char> reachable(const Graph& graph, std::span<const ValueId> sources
 
 class Differentiator {
  public:
-  Differentiator(Rewriter& rewriter, ValueId loss, std::span<const ValueId> wrt)
+  Differentiator(Rewriter& rewriter, std::span<const ValueId> outputs, std::span<const ValueId> d_outputs,
+                 std::span<const ValueId> wrt)
       : rw_(rewriter), graph_(rewriter.graph()), reached_(reachable(graph_, wrt)), order_(graph_.order()),
         parts_(graph_.value_capacity()), total_(graph_.value_capacity(), kNone) {
-    const Value& v = graph_.value(loss);
-    if (!v.dims || !all_known(*v.dims) || checked_numel(concrete(*v.dims)) != 1)
-      bad_data("the loss '{}' is {}, a single number is needed", v.name, graph_.type_string(loss));
-    const Tensor one = Tensor::scalar<double>(1.0).cast(v.dtype).reshaped(concrete(*v.dims));
     rw_.insert_at_end();
-    if (reached_[static_cast<size_t>(loss)]) parts_[static_cast<size_t>(loss)] = {rw_.add_constant("grad/loss", one)};
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (reached_[static_cast<size_t>(outputs[i])]) parts_[static_cast<size_t>(outputs[i])].push_back(d_outputs[i]);
     check_coverage();
   }
 
@@ -54,7 +52,7 @@ class Differentiator {
  private:
   // Nodes between the loss and the sources, found before anything is written.
   void check_coverage() {
-    std::vector<char> flows(graph_.value_capacity(), 0);
+    std::vector<char> flows(parts_.size(), 0);
     for (size_t i = 0; i < flows.size(); ++i) flows[i] = !parts_[i].empty();
     std::string missing;
     for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
@@ -106,12 +104,23 @@ class Differentiator {
 
 }  // namespace
 
-std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<const ValueId> wrt) {
-  Differentiator d(rewriter, loss, wrt);
+std::vector<ValueId> add_vjp(Rewriter& rewriter, std::span<const ValueId> outputs, std::span<const ValueId> d_outputs,
+                             std::span<const ValueId> wrt) {
+  Differentiator d(rewriter, outputs, d_outputs, wrt);
   d.run();
   std::vector<ValueId> gradients;
   for (ValueId id : wrt) gradients.push_back(d.gradient(id));
   return gradients;
+}
+
+std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<const ValueId> wrt) {
+  const Graph& graph = rewriter.graph();
+  const Value& v = graph.value(loss);
+  if (!v.dims || !all_known(*v.dims) || checked_numel(concrete(*v.dims)) != 1)
+    bad_data("the loss '{}' is {}, a single number is needed", v.name, graph.type_string(loss));
+  const Tensor one = Tensor::scalar<double>(1.0).cast(v.dtype).reshaped(concrete(*v.dims));
+  const ValueId d_loss = rewriter.add_constant("grad/loss", one);
+  return add_vjp(rewriter, std::span(&loss, 1), std::span(&d_loss, 1), wrt);
 }
 
 std::vector<std::string> missing_gradients(const Graph& graph) {

@@ -17,6 +17,10 @@ namespace ds {
 // does not depend on. Throws kUnsupported naming every operator on the way that has no gradient.
 std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<const ValueId> wrt);
 
+// Vector-Jacobian product: the same, starting from gradients `d_outputs` of several `outputs`.
+std::vector<ValueId> add_vjp(Rewriter& rewriter, std::span<const ValueId> outputs, std::span<const ValueId> d_outputs,
+                             std::span<const ValueId> wrt);
+
 // Operators of the graph that a gradient would have to pass but cannot: one line per node. A node
 // counts when one of its inputs depends on a float initializer.
 std::vector<std::string> missing_gradients(const Graph& graph);

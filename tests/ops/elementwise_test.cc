@@ -4,8 +4,8 @@ namespace ds::test {
 namespace {
 
 const bool added = add_cases({
-    {"Add", {random_tensor({3, 5}, 1), random_tensor({5}, 2)}},
-    {"Mul", {random_tensor({2, 1, 5}, 1), random_tensor({3, 1}, 2)}},
+    {"Add", {random_tensor({3, 5}, 1), random_tensor({3, 5}, 2)}},
+    {"Mul", {random_tensor({2, 5}, 1), random_tensor({2, 5}, 2)}},
     {"Relu", {random_away_from_zero({3, 7}, 1)}},
 });
 

@@ -1,5 +1,6 @@
 #include "tests/support/op_check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -178,21 +179,35 @@ void check_kernels(const OpCase& c) {
   EXPECT_TRUE(any) << "no kernel of " << c.op << " takes f32";
 }
 
+namespace {
+
+// Sum over the first outputs of <output, weights>.
+double weighted_sum(std::span<const Tensor> outputs, std::span<const Tensor> weights) {
+  double sum = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const std::vector<double> x = outputs[i].to_doubles(), w = weights[i].to_doubles();
+    for (size_t j = 0; j < x.size(); ++j) sum += x[j] * w[j];
+  }
+  return sum;
+}
+
+}  // namespace
+
 void check_gradient(const OpCase& c) {
   constexpr double kStep = 1e-5, kTolerance = 1e-6;
   OpGraph g = make_graph(c, DType::kF64);
   Rewriter rw(*g.graph);
-  // loss = sum over outputs of <output, fixed random weights>
-  ValueId loss = kNone;
-  const std::vector<ValueId> outputs = g.graph->node(g.node).outputs;
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const Value& v = g.graph->value(outputs[i]);
+  // The scalar differentiated is the sum over float outputs of <output, fixed random weights>.
+  std::vector<ValueId> outputs, d_outputs;
+  std::vector<Tensor> weights;
+  for (ValueId out : g.graph->node(g.node).outputs) {
+    const Value& v = g.graph->value(out);
     if (!is_float(v.dtype)) continue;
-    const ValueId weights = rw.add_constant("weights", random_tensor(concrete(*v.dims), 1000 + i));
-    const ValueId part = rw.emit("ReduceSum", {rw.emit("Mul", {outputs[i], weights})}, {{"keepdims", int64_t{0}}});
-    loss = loss == kNone ? part : rw.emit("Add", {loss, part});
+    outputs.push_back(out);
+    weights.push_back(random_tensor(concrete(*v.dims), 1000 + outputs.size()));
   }
-  ASSERT_NE(loss, kNone);
+  ASSERT_FALSE(outputs.empty());
+  for (const Tensor& w : weights) d_outputs.push_back(rw.add_constant("weights", w));
   std::vector<size_t> which;  // graph inputs to differentiate
   for (size_t i = 0; i < g.operand_of.size(); ++i) {
     const int operand = static_cast<int>(g.operand_of[i]);
@@ -201,8 +216,8 @@ void check_gradient(const OpCase& c) {
   ASSERT_FALSE(which.empty());
   std::vector<ValueId> wrt;
   for (size_t i : which) wrt.push_back(g.graph->inputs()[i]);
-  const std::vector<ValueId> gradients = add_gradients(rw, loss, wrt);
-  rw.set_outputs({loss});
+  const std::vector<ValueId> gradients = add_vjp(rw, outputs, d_outputs, wrt);
+  rw.set_outputs(outputs);
   for (ValueId d : gradients) {
     ASSERT_NE(d, kNone);
     rw.add_output(d);
@@ -222,11 +237,11 @@ void check_gradient(const OpCase& c) {
         std::vector<Tensor> moved = g.given;
         moved[input] = g.given[input].clone();
         moved[input].mutable_data<double>()[j] += s == 0 ? -kStep : kStep;
-        side[s] = executor->run(moved)[0].to_doubles()[0];
+        side[s] = weighted_sum(executor->run(moved), weights);
       }
       numeric.mutable_data<double>()[j] = (side[1] - side[0]) / (2 * kStep);
     }
-    EXPECT_LE(relative_error(analytic[k + 1], numeric), kTolerance) << "input " << g.operand_of[input];
+    EXPECT_LE(relative_error(analytic[outputs.size() + k], numeric), kTolerance) << "input " << g.operand_of[input];
   }
 }
 
