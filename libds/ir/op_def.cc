@@ -13,7 +13,13 @@ const Value& InferContext::input(size_t i) const {
   return graph_.value(node().inputs[i]);
 }
 
-const Tensor* InferContext::constant(size_t i) const { return has_input(i) ? input(i).constant.get() : nullptr; }
+const Tensor* InferContext::constant(size_t i) const {
+  if (!has_input(i)) return nullptr;
+  const Value& v = input(i);
+  if (v.constant || v.producer == kNone) return v.constant.get();
+  const Node& producer = graph_.node(v.producer);
+  return producer.is("Constant") ? producer.attr_tensor("value") : nullptr;
+}
 
 std::optional<Dims> InferContext::ints(size_t i) const {
   if (!has_input(i)) return std::nullopt;
