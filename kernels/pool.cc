@@ -1,0 +1,145 @@
+#include "kernels/pool.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "libds/base/parallel.h"
+
+namespace ds::kernels {
+namespace {
+
+int64_t grain_of(const PoolShape& s) { return (1 << 14) / std::max<int64_t>(1, s.out_plane() * s.kernel_size()) + 1; }
+
+// Kernel positions [lo, hi) of an axis that fall inside the input, and the size an average divides by.
+struct Span {
+  int64_t start, lo, hi, padded;
+};
+Span span_of(const PoolShape& s, int d, int64_t o) {
+  Span r;
+  r.start = o * s.stride[d] - s.pad_begin[d];
+  const auto first_at = [&](int64_t position) {  // least k with start + k*dilation >= position
+    return position <= r.start ? int64_t{0} : (position - r.start + s.dilation[d] - 1) / s.dilation[d];
+  };
+  r.lo = std::min(s.kernel[d], first_at(0));
+  r.hi = std::max(r.lo, std::min(s.kernel[d], first_at(s.in[d])));
+  r.padded = std::min(s.kernel[d], first_at(s.in[d] + s.pad_end[d]));
+  return r;
+}
+
+// body(output index in plane, z span, y span, x span) in row-major order.
+template <typename Body>
+void each_window(const PoolShape& s, Body body) {
+  int64_t o = 0;
+  for (int64_t z = 0; z < s.out[0]; ++z) {
+    const Span sz = span_of(s, 0, z);
+    for (int64_t y = 0; y < s.out[1]; ++y) {
+      const Span sy = span_of(s, 1, y);
+      for (int64_t x = 0; x < s.out[2]; ++x) body(o++, sz, sy, span_of(s, 2, x));
+    }
+  }
+}
+
+// body(input index in plane) over the part of a window that lies inside the input.
+template <typename Body>
+void each_position(const PoolShape& s, const Span& sz, const Span& sy, const Span& sx, Body body) {
+  for (int64_t kz = sz.lo; kz < sz.hi; ++kz)
+    for (int64_t ky = sy.lo; ky < sy.hi; ++ky) {
+      const int64_t row = ((sz.start + kz * s.dilation[0]) * s.in[1] + sy.start + ky * s.dilation[1]) * s.in[2];
+      for (int64_t kx = sx.lo; kx < sx.hi; ++kx) body(row + sx.start + kx * s.dilation[2]);
+    }
+}
+
+// Position of the maximum of a window; -1 when the window sees only padding.
+template <typename T>
+int64_t arg_max(const PoolShape& s, const T* x, const Span& sz, const Span& sy, const Span& sx) {
+  int64_t best = -1;
+  each_position(s, sz, sy, sx, [&](int64_t i) {
+    if (best < 0 || x[i] > x[best] || (x[i] != x[i] && x[best] == x[best])) best = i;
+  });
+  return best;
+}
+
+int64_t divisor(bool count_pad, const Span& sz, const Span& sy, const Span& sx) {
+  const int64_t n = count_pad ? sz.padded * sy.padded * sx.padded : (sz.hi - sz.lo) * (sy.hi - sy.lo) * (sx.hi - sx.lo);
+  return std::max<int64_t>(1, n);
+}
+
+}  // namespace
+
+template <typename T>
+void max_pool(const PoolShape& s, const T* x, T* y, int64_t* indices, bool column_major) {
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const T* in = x + p * s.in_plane();
+      T* out = y + p * s.out_plane();
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        const int64_t best = arg_max(s, in, sz, sy, sx);
+        out[o] = best < 0 ? std::numeric_limits<T>::lowest() : in[best];
+        if (indices == nullptr) return;
+        int64_t position = std::max<int64_t>(best, 0);
+        if (column_major) {
+          const int64_t w = position % s.in[2], h = position / s.in[2] % s.in[1], d = position / s.in[2] / s.in[1];
+          position = d + s.in[0] * (h + s.in[1] * w);
+        }
+        indices[p * s.out_plane() + o] = p * s.in_plane() + position;
+      });
+    }
+  });
+}
+
+template <typename T>
+void max_pool_grad(const PoolShape& s, const T* x, const T* d_y, T* d_x) {
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const T* in = x + p * s.in_plane();
+      const T* d_out = d_y + p * s.out_plane();
+      T* d_in = d_x + p * s.in_plane();
+      std::fill(d_in, d_in + s.in_plane(), T(0));
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        const int64_t best = arg_max(s, in, sz, sy, sx);
+        if (best >= 0) d_in[best] += d_out[o];
+      });
+    }
+  });
+}
+
+template <typename T>
+void average_pool(const PoolShape& s, bool count_pad, const T* x, T* y) {
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const T* in = x + p * s.in_plane();
+      T* out = y + p * s.out_plane();
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        T sum = 0;
+        each_position(s, sz, sy, sx, [&](int64_t i) { sum += in[i]; });
+        out[o] = sum / static_cast<T>(divisor(count_pad, sz, sy, sx));
+      });
+    }
+  });
+}
+
+template <typename T>
+void average_pool_grad(const PoolShape& s, bool count_pad, const T* d_y, T* d_x) {
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const T* d_out = d_y + p * s.out_plane();
+      T* d_in = d_x + p * s.in_plane();
+      std::fill(d_in, d_in + s.in_plane(), T(0));
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        const T share = d_out[o] / static_cast<T>(divisor(count_pad, sz, sy, sx));
+        each_position(s, sz, sy, sx, [&](int64_t i) { d_in[i] += share; });
+      });
+    }
+  });
+}
+
+template void max_pool(const PoolShape&, const float*, float*, int64_t*, bool);
+template void max_pool(const PoolShape&, const double*, double*, int64_t*, bool);
+template void max_pool_grad(const PoolShape&, const float*, const float*, float*);
+template void max_pool_grad(const PoolShape&, const double*, const double*, double*);
+template void average_pool(const PoolShape&, bool, const float*, float*);
+template void average_pool(const PoolShape&, bool, const double*, double*);
+template void average_pool_grad(const PoolShape&, bool, const float*, float*);
+template void average_pool_grad(const PoolShape&, bool, const double*, double*);
+
+}  // namespace ds::kernels

@@ -1,0 +1,216 @@
+// MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool and their gradients.
+//
+// Legend: x [N, C, in...], y [N, C, out...]. The global forms are pools whose window is the plane.
+#include "kernels/pool.h"
+
+#include "libds/ops/register.h"
+#include "libds/ops/window.h"
+
+namespace ds {
+namespace {
+
+using kernels::PoolShape;
+using ops::Window;
+
+constexpr size_t kMostSpatial = 3;
+
+bool is_global(const Node& node) { return node.op.rfind("Global", 0) == 0; }
+
+// x and y are the pool's input and output (concrete).
+PoolShape pool_shape(const Node& node, const Shape& x, const Shape& y) {
+  const Shape in(x.begin() + 2, x.end());
+  Window w;
+  if (is_global(node)) {
+    w.kernel = in;
+    w.stride.assign(in.size(), 1);
+    w.dilation.assign(in.size(), 1);
+    w.pad_begin.assign(in.size(), 0);
+    w.pad_end.assign(in.size(), 0);
+  } else {
+    w = ops::resolve_padding(ops::window_of(node, node.attr_ints("kernel_shape")), in);
+  }
+  PoolShape s;
+  s.spatial = static_cast<int>(in.size());
+  s.batch = x[0];
+  s.channels = x[1];
+  for (size_t i = 0; i < in.size(); ++i) {
+    const size_t d = i + 3 - in.size();
+    s.in[d] = in[i];
+    s.out[d] = y[i + 2];
+    s.kernel[d] = w.kernel[i];
+    s.stride[d] = w.stride[i];
+    s.dilation[d] = w.dilation[i];
+    s.pad_begin[d] = w.pad_begin[i];
+    s.pad_end[d] = w.pad_end[i];
+  }
+  return s;
+}
+
+void check_rank(InferContext& c) {
+  const size_t rank = c.dims(0).size();
+  if (rank < 3 || rank > 2 + kMostSpatial) c.error("input has rank {}, expected 3 to {}", rank, 2 + kMostSpatial);
+}
+
+void infer_pool(InferContext& c) {
+  c.require_dtype(0, {DType::kF32, DType::kF64});
+  std::optional<Dims> y;
+  const std::vector<int64_t> kernel = c.node().attr_ints("kernel_shape");
+  if (kernel.empty()) c.error("kernel_shape is missing");
+  if (c.has_dims(0)) {
+    check_rank(c);
+    const Dims x = c.dims(0);
+    if (kernel.size() != x.size() - 2) c.error("kernel_shape has {} values, the input {} spatial axes", kernel.size(), x.size() - 2);
+    const Window window = ops::window_of(c.node(), kernel);
+    for (size_t i = 0; i < kernel.size(); ++i)
+      if (window.auto_pad == "NOTSET" && (window.pad_begin[i] >= window.extent(i) || window.pad_end[i] >= window.extent(i)))
+        c.error("padding is as large as the window");
+    y = Dims{x[0], x[1]};
+    for (size_t i = 0; i < kernel.size(); ++i) y->push_back(ops::output_dim(c, window, i, x[i + 2]));
+  }
+  c.set_output(0, c.dtype(0), y);
+  if (c.node().output(1) != kNone) c.set_output(1, DType::kI64, y);
+}
+
+void infer_global_pool(InferContext& c) {
+  c.require_dtype(0, {DType::kF32, DType::kF64});
+  if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
+  check_rank(c);
+  Dims y(c.dims(0).size(), Dim(1));
+  y[0] = c.dims(0)[0];
+  y[1] = c.dims(0)[1];
+  for (size_t i = 2; i < y.size(); ++i)
+    if (c.dims(0)[i] == Dim(0)) c.error("spatial axis {} is empty", i - 2);
+  c.set_output(0, c.dtype(0), y);
+}
+
+// Gradients carry the pool's attributes with padding made explicit, so that they do not depend on auto_pad.
+Attributes explicit_attrs(GradContext& g) {
+  const Shape xs = g.shape(g.input(0));
+  const Shape in(xs.begin() + 2, xs.end());
+  if (is_global(g.node())) return {{"kernel_shape", in}};
+  const Window w = ops::resolve_padding(ops::window_of(g.node(), g.node().attr_ints("kernel_shape")), in);
+  std::vector<int64_t> pads = w.pad_begin;
+  pads.insert(pads.end(), w.pad_end.begin(), w.pad_end.end());
+  return {{"kernel_shape", w.kernel},
+          {"strides", w.stride},
+          {"dilations", w.dilation},
+          {"pads", pads},
+          {"ceil_mode", int64_t{w.ceil_mode}},
+          {"count_include_pad", g.node().attr_int("count_include_pad", 0)}};
+}
+
+void grad_max_pool(GradContext& g) {
+  if (!g.needs(0) || g.d_output(0) == kNone) return;
+  const Attributes attrs = explicit_attrs(g);
+  g.set_d_input(0, g.emit("MaxPoolGrad", {g.input(0), g.d_output(0)}, attrs));
+}
+
+void grad_average_pool(GradContext& g) {
+  if (!g.needs(0)) return;
+  Attributes attrs = explicit_attrs(g);
+  attrs["shape"] = g.shape(g.input(0));
+  g.set_d_input(0, g.emit("AveragePoolGrad", {g.d_output(0)}, attrs));
+}
+
+bool counts_pad(const Node& node) { return node.attr_int("count_include_pad", 0) != 0; }
+
+KernelDef max_pool_kernel() {
+  KernelDef k;
+  k.name = "portable/max_pool";
+  k.create = [](const KernelQuery& q) {
+    const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
+    const bool column_major = q.node.attr_int("storage_order", 0) != 0;
+    return make_kernel([s, column_major](const KernelContext& c) {
+      int64_t* indices = c.has_output(1) ? c.output(1).mutable_data<int64_t>() : nullptr;
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::max_pool<T>(s, c.input(0).data<T>(), c.output(0).mutable_data<T>(), indices, column_major);
+      });
+    });
+  };
+  return k;
+}
+
+KernelDef average_pool_kernel() {
+  KernelDef k;
+  k.name = "portable/average_pool";
+  k.create = [](const KernelQuery& q) {
+    const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
+    return make_kernel([s, count_pad = counts_pad(q.node)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::average_pool<T>(s, count_pad, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  return k;
+}
+
+Cost pool_cost(const KernelQuery& q) {
+  const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
+  return {checked_mul(s.planes() * s.out_plane(), s.kernel_size()), ops::operand_bytes(q)};
+}
+
+OpDef pool_def(const char* name, InferFn infer, GradFn grad, KernelDef kernel) {
+  OpDef def;
+  def.name = name;
+  def.min_inputs = def.max_inputs = 1;
+  def.infer = std::move(infer);
+  def.grad = std::move(grad);
+  def.cost = pool_cost;
+  def.kernels = {std::move(kernel)};
+  return def;
+}
+
+void register_pool_gradients(OpRegistry& registry) {
+  OpDef max;
+  max.domain = Graph::kInternalDomain;
+  max.name = "MaxPoolGrad";  // (x, d_y) -> d_x
+  max.min_inputs = max.max_inputs = 2;
+  max.infer = ops::infer_same_as_input;
+  KernelDef mk;
+  mk.name = "portable/max_pool_grad";
+  mk.create = [](const KernelQuery& q) {
+    return make_kernel([s = pool_shape(q.node, q.in(0).shape, q.in(1).shape)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::max_pool_grad<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  max.kernels = {mk};
+  registry.add(std::move(max));
+
+  OpDef average;
+  average.domain = Graph::kInternalDomain;
+  average.name = "AveragePoolGrad";  // (d_y) -> d_x of attribute `shape`
+  average.min_inputs = average.max_inputs = 1;
+  average.infer = [](InferContext& c) { c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("shape"))); };
+  KernelDef ak;
+  ak.name = "portable/average_pool_grad";
+  ak.create = [](const KernelQuery& q) {
+    const PoolShape s = pool_shape(q.node, q.out(0).shape, q.in(0).shape);
+    return make_kernel([s, count_pad = counts_pad(q.node)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::average_pool_grad<T>(s, count_pad, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  average.kernels = {ak};
+  registry.add(std::move(average));
+}
+
+}  // namespace
+
+void register_pool_ops(OpRegistry& registry) {
+  OpDef max = pool_def("MaxPool", infer_pool, grad_max_pool, max_pool_kernel());
+  max.max_outputs = 2;
+  registry.add(std::move(max));
+  registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, average_pool_kernel()));
+  registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, max_pool_kernel()));
+  registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, average_pool_kernel()));
+  register_pool_gradients(registry);
+}
+
+}  // namespace ds
