@@ -13,6 +13,9 @@ OpRegistry& OpRegistry::instance() {
 
 void register_all_ops(OpRegistry& registry) {
   register_elementwise_ops(registry);
+  register_conv_ops(registry);
+  register_matmul_ops(registry);
+  register_pool_ops(registry);
   register_shape_ops(registry);
   register_movement_ops(registry);
   register_slice_pad_ops(registry);

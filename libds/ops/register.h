@@ -12,5 +12,8 @@ void register_movement_ops(OpRegistry& registry);     // Transpose, Concat, Spli
 void register_slice_pad_ops(OpRegistry& registry);
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
+void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
+void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
+void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 
 }  // namespace ds

@@ -1,0 +1,86 @@
+#include "libds/ir/rewriter.h"
+#include "tests/support/op_check.h"
+
+namespace ds::test {
+namespace {
+
+using Ints = std::vector<int64_t>;
+
+const bool added = add_cases({
+    {"MaxPool", {random_distinct({2, 3, 7, 9}, 1)}, {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}},
+    {"MaxPool", {random_distinct({1, 9, 8, 7}, 1)},
+     {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}}, 1, {}, 1e-5, "padded"},
+    {"MaxPool", {random_distinct({1, 2, 7, 8}, 1)},
+     {{"kernel_shape", Ints{3, 2}}, {"strides", Ints{2, 3}}, {"ceil_mode", int64_t{1}}}, 1, {}, 1e-5, "ceil"},
+    {"MaxPool", {random_distinct({1, 2, 9, 9}, 1)}, {{"kernel_shape", Ints{3, 3}}, {"dilations", Ints{2, 2}}}, 1, {}, 1e-5, "dilated"},
+    {"MaxPool", {random_distinct({2, 3, 11}, 1)}, {{"kernel_shape", Ints{4}}, {"auto_pad", std::string("SAME_LOWER")}}, 1, {}, 1e-5, "one_dimension"},
+    {"MaxPool", {random_distinct({1, 2, 4, 5, 6}, 1)}, {{"kernel_shape", Ints{2, 3, 2}}, {"strides", Ints{1, 2, 2}}}, 1, {}, 1e-5, "three_dimensions"},
+    {"MaxPool", {random_distinct({2, 2, 5, 4}, 1)}, {{"kernel_shape", Ints{2, 2}}}, 2, {}, 1e-5, "indices"},
+    {"AveragePool", {random_tensor({2, 3, 7, 9}, 1)}, {{"kernel_shape", Ints{2, 3}}, {"strides", Ints{2, 2}}}},
+    {"AveragePool", {random_tensor({1, 9, 8, 7}, 1)},
+     {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}}, 1, {}, 1e-5, "padded"},
+    {"AveragePool", {random_tensor({1, 2, 8, 7}, 1)},
+     {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{0, 1, 2, 1}}, {"count_include_pad", int64_t{1}}}, 1, {}, 1e-5, "padding_counts"},
+    {"AveragePool", {random_tensor({1, 2, 7, 8}, 1)},
+     {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"ceil_mode", int64_t{1}},
+      {"count_include_pad", int64_t{1}}}, 1, {}, 1e-5, "ceil"},
+    {"AveragePool", {random_tensor({1, 3, 12}, 1)}, {{"kernel_shape", Ints{3}}, {"dilations", Ints{2}}, {"pads", Ints{2, 2}}}, 1, {}, 1e-5, "dilated"},
+    {"GlobalAveragePool", {random_tensor({2, 9, 5, 7}, 1)}},
+    {"GlobalAveragePool", {random_tensor({2, 3, 7}, 1)}, {}, 1, {}, 1e-5, "one_dimension"},
+    {"GlobalMaxPool", {random_distinct({2, 9, 5, 7}, 1)}},
+    {"MaxPoolGrad", {random_distinct({2, 9, 8, 7}, 1), random_tensor({2, 9, 4, 4}, 2)},
+     {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}}},
+    {"AveragePoolGrad", {random_tensor({2, 9, 4, 4}, 2)},
+     {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 2}}, {"pads", Ints{1, 1, 1, 1}}, {"shape", Ints{2, 9, 8, 7}}}},
+});
+
+std::vector<double> pool(const std::string& op, Shape shape, std::initializer_list<double> x, Attributes attrs, size_t output = 0) {
+  const OpCase c{op, {Tensor::of<double>(std::move(shape), x)}, std::move(attrs), output + 1};
+  return run_op(c, DType::kF32).at(output).to_doubles();
+}
+
+using Values = std::vector<double>;
+
+// Values worked out by hand.
+TEST(Pool, CeilModeDropsWindowsThatStartInTrailingPadding) {
+  EXPECT_EQ(pool("MaxPool", {1, 1, 4}, {1, 2, 3, 4}, {{"kernel_shape", Ints{1}}, {"strides", Ints{2}}, {"ceil_mode", int64_t{1}}}),
+            (Values{1, 3}));
+  EXPECT_EQ(pool("MaxPool", {1, 1, 5}, {1, 2, 3, 4, 5}, {{"kernel_shape", Ints{2}}, {"strides", Ints{2}}, {"ceil_mode", int64_t{1}}}),
+            (Values{2, 4, 5}));
+}
+
+TEST(Pool, AverageDividesByWhatThePaddingCovers) {
+  const auto average = [](int64_t include) {
+    return pool("AveragePool", {1, 1, 4}, {2, 4, 6, 8},
+                {{"kernel_shape", Ints{3}}, {"strides", Ints{2}}, {"pads", Ints{1, 0}}, {"ceil_mode", int64_t{1}}, {"count_include_pad", include}});
+  };
+  EXPECT_EQ(average(0), (Values{3, 6}));
+  EXPECT_EQ(average(1), (Values{2, 6}));
+  // The last window reaches past the declared padding: that part never counts.
+  EXPECT_EQ(pool("AveragePool", {1, 1, 4}, {2, 4, 6, 8},
+                 {{"kernel_shape", Ints{3}}, {"strides", Ints{3}}, {"pads", Ints{0, 1}}, {"ceil_mode", int64_t{1}}, {"count_include_pad", int64_t{1}}}),
+            (Values{4, 4}));
+}
+
+TEST(Pool, IndicesPointIntoTheWholeTensor) {
+  const Attributes attrs = {{"kernel_shape", Ints{2, 2}}};
+  EXPECT_EQ(pool("MaxPool", {1, 2, 2, 3}, {1, 5, 2, 4, 3, 6, 9, 1, 1, 1, 1, 8}, attrs, 1), (Values{1, 5, 6, 11}));
+  Attributes column = attrs;
+  column["storage_order"] = int64_t{1};
+  EXPECT_EQ(pool("MaxPool", {1, 2, 2, 3}, {1, 5, 2, 4, 3, 6, 9, 1, 1, 1, 1, 8}, column, 1), (Values{2, 5, 6, 11}));
+}
+
+TEST(Pool, NanIsNotLost) {
+  const std::vector<double> y = pool("MaxPool", {1, 1, 3}, {1, std::nan(""), 2}, {{"kernel_shape", Ints{2}}});
+  EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[1]));
+}
+
+TEST(PoolInference, RejectsImpossibleGeometry) {
+  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{4}}}), Error);
+  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{2}}, {"pads", Ints{2, 0}}}), Error);
+  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{2, 2}}}), Error);
+  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {}), Error);
+}
+
+}  // namespace
+}  // namespace ds::test
