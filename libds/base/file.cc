@@ -52,12 +52,16 @@ std::string folder_of(const std::string& path) {
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) fail(ExitCode::kNoInput, "{}: cannot open: {}", path, std::strerror(errno));
+  return from_descriptor(file.fd, path);
+}
+
+std::shared_ptr<const MappedFile> MappedFile::from_descriptor(int fd, const std::string& path) {
   struct stat info {};
-  if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) fail(ExitCode::kNoInput, "{}: not a regular file", path);
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) fail(ExitCode::kNoInput, "{}: not a regular file", path);
   auto mapped = std::shared_ptr<MappedFile>(new MappedFile());
   mapped->size_ = static_cast<size_t>(info.st_size);
   if (mapped->size_ > 0) {
-    void* p = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+    void* p = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED) fail(ExitCode::kOsError, "{}: cannot map: {}", path, std::strerror(errno));
     mapped->data_ = static_cast<const std::byte*>(p);
   }

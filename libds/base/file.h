@@ -14,6 +14,8 @@ namespace ds {
 class MappedFile {
  public:
   static std::shared_ptr<const MappedFile> open(const std::string& path);
+  // The same for a file the caller opened (and closes); `path` is for messages.
+  static std::shared_ptr<const MappedFile> from_descriptor(int fd, const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;

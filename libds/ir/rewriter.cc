@@ -175,6 +175,24 @@ void Rewriter::erase_attr(NodeId id, std::string_view key) {
 
 void Rewriter::set_name(NodeId id, std::string_view name) { node(id).name = name; }
 
+void Rewriter::set_op(NodeId id, std::string_view op) {
+  Node& n = node(id);
+  n.domain.clear();
+  n.op = op;
+  n.def = OpRegistry::instance().find("", op);
+}
+
+void Rewriter::truncate_outputs(NodeId id, size_t count) {
+  Node& n = node(id);
+  while (n.outputs.size() > count) {
+    const ValueId out = n.outputs.back();
+    n.outputs.pop_back();
+    if (out == kNone) continue;
+    DS_CHECK(value(out).users.empty() && !graph_.is_output(out));
+    value(out).producer = kNone;
+  }
+}
+
 void Rewriter::erase_node(NodeId id) {
   Node& n = node(id);
   DS_CHECK(n.alive);

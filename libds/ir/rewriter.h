@@ -49,6 +49,9 @@ class Rewriter {
   void set_attr(NodeId node, std::string_view key, Attribute value);
   void erase_attr(NodeId node, std::string_view key);
   void set_name(NodeId node, std::string_view name);
+  void set_op(NodeId node, std::string_view op);  // another operator of domain ""; the caller re-infers
+  // Forgets the outputs from `count` on; none of them may be used.
+  void truncate_outputs(NodeId node, size_t count);
   // Removes a node none of whose outputs is used; its values become dead.
   void erase_node(NodeId id);
   // Every use of `from` (nodes, graph outputs, state updates) becomes a use of `to`. When `from` is a

@@ -1,0 +1,28 @@
+// ONNX files to Graph.
+//
+// The result is sorted, typed, verified and canonical (onnx_versions.h); Constant nodes have become
+// constants. Whatever is wrong with the file is one ds::Error naming file, node and reason: 66 for a
+// file that is missing, 69 for what is valid but not supported here (all unknown operators at once),
+// 65 for the rest. Never trusts a size in the file further than the bytes that are there.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "libds/ir/graph.h"
+
+namespace ds {
+
+struct ImportOptions {
+  // Keep operators the registry does not know as nodes without OpDef (for inspection) instead of failing.
+  bool allow_unknown_ops = false;
+};
+
+// "-" is standard input.
+std::shared_ptr<Graph> load_model(const std::string& path, const ImportOptions& options = {});
+
+// `folder`: where external data lies; empty when there can be none.
+std::shared_ptr<Graph> parse_model(std::string_view bytes, const std::string& folder = {}, const ImportOptions& options = {});
+
+}  // namespace ds

@@ -1,0 +1,135 @@
+#include "libds/ir/onnx_tensor.h"
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+namespace ds {
+
+static_assert(std::endian::native == std::endian::little, "raw_data is little endian and copied as it is");
+
+DType dtype_from_onnx(int32_t data_type) {
+  constexpr int32_t kLastKnownToOnnx = 26;
+  static constexpr std::string_view kNames[kLastKnownToOnnx + 1] = {
+      "undefined", "", "", "", "", "", "", "", "string", "", "", "", "", "", "complex64", "complex128", "",
+      "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "float8e8m0",
+      "uint2", "int2"};
+  if (data_type == 0) bad_data("element type is undefined");
+  if (data_type < 0 || data_type > kLastKnownToOnnx) bad_data("unknown element type {}", data_type);
+  const auto dtype = static_cast<DType>(data_type);
+  if (!dtype_known(data_type) || dtype_size(dtype) == 0)
+    fail(ExitCode::kUnsupported, "element type {} is not supported", kNames[data_type]);
+  return dtype;
+}
+
+namespace {
+
+// Copies one of the typed fields. Each 16-bit or narrower type travels in int32_data; f16 and bf16
+// as the bits of the number.
+template <typename T, typename Field>
+void copy_field(const Field& field, Tensor& out) {
+  T* to = out.mutable_data<T>();
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    const auto x = field.Get(static_cast<int>(i));
+    if constexpr (std::is_same_v<T, bool>) {
+      to[i] = x != 0;
+    } else if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>) {
+      if (x < 0 || x > 0xffff) bad_data("element {} is {}, which is not a 16-bit pattern", i, x);
+      to[i].bits = static_cast<uint16_t>(x);
+    } else {
+      if constexpr (std::is_integral_v<T> && sizeof(T) < sizeof(x)) {
+        if (x < static_cast<decltype(x)>(std::numeric_limits<T>::min()) ||
+            x > static_cast<decltype(x)>(std::numeric_limits<T>::max()))
+          bad_data("element {} is {}, which does not fit {}", i, x, dtype_name(dtype_of<T>()));
+      }
+      to[i] = static_cast<T>(x);
+    }
+  }
+}
+
+template <typename Field, typename Copy>
+Tensor typed(const Field& field, DType dtype, Shape shape, int64_t numel, Copy copy) {
+  if (field.size() != numel)
+    bad_data("has {} elements, its shape {} needs {}", field.size(), shape_string(shape), numel);
+  Tensor out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
+  copy(field, out);
+  return out;
+}
+
+Tensor from_typed_fields(const onnx::TensorProto& t, DType dtype, Shape shape, int64_t numel) {
+  const auto copy_as = [](auto tag) {
+    using T = decltype(tag);
+    return [](const auto& field, Tensor& out) { copy_field<T>(field, out); };
+  };
+  switch (dtype) {
+    case DType::kF32: return typed(t.float_data(), dtype, std::move(shape), numel, copy_as(float{}));
+    case DType::kF64: return typed(t.double_data(), dtype, std::move(shape), numel, copy_as(double{}));
+    case DType::kI64: return typed(t.int64_data(), dtype, std::move(shape), numel, copy_as(int64_t{}));
+    case DType::kU64: return typed(t.uint64_data(), dtype, std::move(shape), numel, copy_as(uint64_t{}));
+    case DType::kU32: return typed(t.uint64_data(), dtype, std::move(shape), numel, copy_as(uint32_t{}));
+    case DType::kI32: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(int32_t{}));
+    case DType::kI16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(int16_t{}));
+    case DType::kU16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(uint16_t{}));
+    case DType::kI8: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(int8_t{}));
+    case DType::kU8: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(uint8_t{}));
+    case DType::kBool: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(bool{}));
+    case DType::kF16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(f16{}));
+    case DType::kBF16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(bf16{}));
+    default: fail(ExitCode::kInternal, "no field holds {}", dtype_name(dtype));
+  }
+}
+
+// A bool that is neither 0 nor 1 would be undefined behaviour later.
+void normalize_bools(Tensor& t) {
+  auto* bytes = static_cast<uint8_t*>(t.mutable_raw());
+  for (size_t i = 0; i < t.bytes(); ++i) bytes[i] = bytes[i] != 0;
+}
+
+Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
+  const DType dtype = dtype_from_onnx(t.data_type());
+  Shape shape(t.dims().begin(), t.dims().end());
+  const int64_t numel = checked_numel(shape);
+  const int64_t bytes = checked_mul(numel, static_cast<int64_t>(dtype_size(dtype)));
+  if (t.has_segment()) fail(ExitCode::kUnsupported, "segmented tensors are not supported");
+  Tensor out;
+  if (t.data_location() == onnx::TensorProto::EXTERNAL) {
+    out = files.read(t, dtype, std::move(shape));
+  } else if (t.has_raw_data()) {
+    if (static_cast<int64_t>(t.raw_data().size()) != bytes)
+      bad_data("has {} bytes of data, its shape {} of {} needs {}", t.raw_data().size(), shape_string(shape),
+               dtype_name(dtype), bytes);
+    out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
+    if (bytes > 0) std::memcpy(out.mutable_raw(), t.raw_data().data(), static_cast<size_t>(bytes));
+    if (dtype == DType::kBool) normalize_bools(out);
+  } else {
+    out = from_typed_fields(t, dtype, std::move(shape), numel);
+  }
+  delete t.release_raw_data();
+  t.clear_float_data();
+  t.clear_int32_data();
+  t.clear_int64_data();
+  t.clear_double_data();
+  t.clear_uint64_data();
+  return out;
+}
+
+}  // namespace
+
+Tensor tensor_from_onnx(onnx::TensorProto& tensor, ExternalFiles& files) {
+  try {
+    return decode(tensor, files);
+  } catch (Error& error) {
+    error.prepend(tensor.name().empty() ? "tensor" : fmt::format("tensor '{}'", tensor.name()));
+    throw;
+  }
+}
+
+void tensor_to_onnx(const Tensor& tensor, onnx::TensorProto& proto) {
+  proto.set_data_type(static_cast<int32_t>(tensor.dtype()));
+  proto.clear_dims();
+  for (int64_t d : tensor.shape()) proto.add_dims(d);
+  proto.set_raw_data(tensor.numel() > 0 ? std::string(static_cast<const char*>(tensor.raw()), tensor.bytes())
+                                        : std::string());
+}
+
+}  // namespace ds
