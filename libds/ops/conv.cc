@@ -3,6 +3,8 @@
 // Legend: x [N, C, in...], w [M, C/G, kernel...], y [N, M, out...], b [M]. ConvTranspose is the input
 // gradient of the convolution that maps its output to its input: its w is [C, M/G, kernel...].
 #include "kernels/conv.h"
+
+#include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -244,6 +246,20 @@ KernelDef portable(const char* name, GeometryFn geometry, Body body) {
   return k;
 }
 
+using ConvMaker = std::unique_ptr<kernels::onednn::Program> (*)(const kernels::onednn::ConvRequest&, std::string&);
+
+// `weight`: input that holds w, -1 when it is the output.
+KernelDef onednn(const char* name, GeometryFn geometry, ConvMaker make, int weight) {
+  return ops::onednn_kernel(name, [geometry, make, weight](const KernelQuery& q, std::string& why) {
+    kernels::onednn::ConvRequest r;
+    r.shape = geometry(q);
+    r.bias = q.in(2).defined();
+    const Tensor* w = weight < 0 ? nullptr : q.constant(static_cast<size_t>(weight));
+    r.weights = w == nullptr ? nullptr : w->data<float>();
+    return make(r, why);
+  });
+}
+
 CostFn cost_with(GeometryFn geometry) {
   return [geometry](const KernelQuery& q) { return conv_cost(geometry(q), q); };
 }
@@ -256,7 +272,7 @@ void register_conv(OpRegistry& registry) {
   def.infer = infer_conv;
   def.grad = grad_conv;
   def.cost = cost_with(forward_geometry);
-  def.kernels = {portable("portable/conv", forward_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.kernels = {onednn("onednn/conv", forward_geometry, kernels::onednn::conv_forward, 1), portable("portable/conv", forward_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
@@ -271,7 +287,7 @@ void register_conv_transpose(OpRegistry& registry) {
   def.infer = infer_conv_transpose;
   def.grad = grad_conv_transpose;
   def.cost = cost_with(transposed_shape);
-  def.kernels = {portable("portable/conv_transpose", transposed_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.kernels = {onednn("onednn/conv_transpose", transposed_shape, kernels::onednn::conv_grad_input, 1), portable("portable/conv_transpose", transposed_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_grad_input<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
@@ -285,7 +301,7 @@ void register_conv_gradients(OpRegistry& registry) {
   input.min_inputs = input.max_inputs = 2;
   input.infer = infer_shape_attr;
   input.cost = cost_with(grad_input_geometry);
-  input.kernels = {portable("portable/conv_grad_input", grad_input_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  input.kernels = {onednn("onednn/conv_grad_input", grad_input_geometry, kernels::onednn::conv_grad_input, 1), portable("portable/conv_grad_input", grad_input_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_grad_input<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), nullptr, c.output(0).mutable_data<T>());
   })};
@@ -297,7 +313,7 @@ void register_conv_gradients(OpRegistry& registry) {
   weight.min_inputs = weight.max_inputs = 2;
   weight.infer = infer_shape_attr;
   weight.cost = cost_with(grad_weight_geometry);
-  weight.kernels = {portable("portable/conv_grad_weight", grad_weight_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  weight.kernels = {onednn("onednn/conv_grad_weight", grad_weight_geometry, kernels::onednn::conv_grad_weight, -1), portable("portable/conv_grad_weight", grad_weight_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_grad_weight<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
   })};

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -218,6 +219,41 @@ Addend addend_of(const TensorDesc& c) {
   return r;
 }
 
+using kernels::onednn::MatMulRequest;
+
+const float* weights_of(const KernelQuery& q) { return q.constant(1) == nullptr ? nullptr : q.constant(1)->data<float>(); }
+
+KernelDef onednn_matmul() {
+  return ops::onednn_kernel("onednn/matmul", [](const KernelQuery& q, std::string& why) {
+    const Batched b = batched_of(q);
+    MatMulRequest r;
+    r.shape = b.gemm;
+    r.batch = b.batch;
+    r.weights = weights_of(q);
+    for (size_t i = 0; i < b.a_offset.size() && why.empty(); ++i) {
+      const auto n = static_cast<int64_t>(i);
+      if (b.a_offset[i] != n * b.gemm.m * b.gemm.k || b.b_offset[i] != n * b.gemm.k * b.gemm.n) why = "batch axes broadcast";
+    }
+    return why.empty() ? kernels::onednn::matmul(r, why) : nullptr;
+  });
+}
+
+// Gemm whose C is absent or a row: the primitive's own bias.
+KernelDef onednn_gemm() {
+  return ops::onednn_kernel("onednn/gemm", [](const KernelQuery& q, std::string& why) {
+    MatMulRequest r;
+    r.shape = gemm_shape(q);
+    r.alpha = q.node.attr_float("alpha", 1.0f);
+    r.weights = weights_of(q);
+    const float beta = q.node.attr_float("beta", 1.0f);
+    const Addend addend = addend_of(q.in(2));
+    r.bias = q.in(2).defined() && beta != 0.0f;
+    if (r.bias && (beta != 1.0f || r.alpha != 1.0f)) why = "alpha or beta with C";
+    if (r.bias && (addend.row_step != 0 || (addend.column_step == 0 && r.shape.n != 1))) why = "C is not a row";
+    return why.empty() ? kernels::onednn::matmul(r, why) : nullptr;
+  });
+}
+
 KernelDef portable_gemm() {
   KernelDef k;
   k.name = "portable/gemm";
@@ -249,7 +285,7 @@ void register_matmul_ops(OpRegistry& registry) {
   matmul.infer = infer_matmul;
   matmul.grad = grad_matmul;
   matmul.cost = [](const KernelQuery& q) { return Cost{2 * batched_of(q).macs(), ops::operand_bytes(q)}; };
-  matmul.kernels = {portable_matmul()};
+  matmul.kernels = {onednn_matmul(), portable_matmul()};
   OpDef batched = matmul;  // attributes trans_a, trans_b
   batched.domain = Graph::kInternalDomain;
   batched.name = "BatchMatMul";
@@ -266,7 +302,7 @@ void register_matmul_ops(OpRegistry& registry) {
     const GemmShape s = gemm_shape(q);
     return Cost{2 * checked_mul(checked_mul(s.m, s.n), s.k), ops::operand_bytes(q)};
   };
-  gemm.kernels = {portable_gemm()};
+  gemm.kernels = {onednn_gemm(), portable_gemm()};
   registry.add(std::move(gemm));
 }
 

@@ -3,6 +3,7 @@
 // Legend: x [N, C, in...], y [N, C, out...]. The global forms are pools whose window is the plane.
 #include "kernels/pool.h"
 
+#include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -146,19 +147,37 @@ KernelDef average_pool_kernel() {
   return k;
 }
 
+KernelDef onednn_max_pool() {
+  return ops::onednn_kernel("onednn/max_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
+    if (q.out(1).defined()) return why = "indices wanted", nullptr;
+    return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape), kernels::onednn::Pooling::kMax,
+                                 ops::block_of(q.in(0).layout), why);
+  });
+}
+
+KernelDef onednn_average_pool() {
+  using kernels::onednn::Pooling;
+  return ops::onednn_kernel("onednn/average_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
+    const bool count_pad = counts_pad(q.node);
+    if (count_pad && q.node.attr_int("ceil_mode", 0) != 0) return why = "ceil_mode counts padding", nullptr;
+    return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape),
+                                 count_pad ? Pooling::kAverageWithPadding : Pooling::kAverage, ops::block_of(q.in(0).layout), why);
+  });
+}
+
 Cost pool_cost(const KernelQuery& q) {
   const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
   return {checked_mul(s.planes() * s.out_plane(), s.kernel_size()), ops::operand_bytes(q)};
 }
 
-OpDef pool_def(const char* name, InferFn infer, GradFn grad, KernelDef kernel) {
+OpDef pool_def(const char* name, InferFn infer, GradFn grad, std::vector<KernelDef> kernels) {
   OpDef def;
   def.name = name;
   def.min_inputs = def.max_inputs = 1;
   def.infer = std::move(infer);
   def.grad = std::move(grad);
   def.cost = pool_cost;
-  def.kernels = {std::move(kernel)};
+  def.kernels = std::move(kernels);
   return def;
 }
 
@@ -204,12 +223,12 @@ void register_pool_gradients(OpRegistry& registry) {
 }  // namespace
 
 void register_pool_ops(OpRegistry& registry) {
-  OpDef max = pool_def("MaxPool", infer_pool, grad_max_pool, max_pool_kernel());
+  OpDef max = pool_def("MaxPool", infer_pool, grad_max_pool, {onednn_max_pool(), max_pool_kernel()});
   max.max_outputs = 2;
   registry.add(std::move(max));
-  registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, average_pool_kernel()));
-  registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, max_pool_kernel()));
-  registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, average_pool_kernel()));
+  registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
+  registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, {onednn_max_pool(), max_pool_kernel()}));
+  registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
   register_pool_gradients(registry);
 }
 

@@ -1,0 +1,61 @@
+#include "libds/ops/onednn_kernel.h"
+
+namespace ds::ops {
+namespace {
+
+using kernels::onednn::Program;
+
+constexpr size_t kMostInputs = 8;
+
+class ProgramKernel final : public Kernel {
+ public:
+  explicit ProgramKernel(std::unique_ptr<Program> program) : program_(std::move(program)) {}
+  size_t workspace_bytes() const override { return program_->workspace_bytes(); }
+  size_t packed_bytes() const override { return program_->packed_bytes(); }
+  void run(const KernelContext& c) override {
+    const void* inputs[kMostInputs] = {};
+    for (size_t i = 0; i < c.input_count() && i < kMostInputs; ++i)
+      if (c.has_input(i)) inputs[i] = c.input(i).raw();
+    program_->run(inputs, c.output(0).mutable_raw(), c.workspace());
+  }
+
+ private:
+  std::unique_ptr<Program> program_;
+};
+
+std::string refuse(const KernelQuery& q) {
+  for (const auto* list : {&q.inputs, &q.outputs})
+    for (const TensorDesc& d : *list) {
+      if (!d.defined()) continue;
+      if (d.dtype != DType::kF32) return "not f32";
+      if (d.numel() == 0) return "an empty operand";
+    }
+  return {};
+}
+
+}  // namespace
+
+KernelDef onednn_kernel(const char* name, MakeProgram make) {
+  KernelDef k;
+  k.name = name;
+  k.isa = Isa::kAvx2;
+  k.decline = [make](const KernelQuery& q) {
+    std::string why = refuse(q);
+    if (!why.empty()) return why;
+    KernelQuery probe{q.node, q.inputs, q.outputs, {}, q.isa, q.threads};  // without constants: nothing is packed
+    if (make(probe, why) == nullptr && why.empty()) why = "refused";
+    return why;
+  };
+  k.create = [make](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    std::string why;
+    std::unique_ptr<Program> program = make(q, why);
+    if (program == nullptr) fail(ExitCode::kInternal, "a oneDNN primitive that was accepted cannot be made: {}", why);
+    return std::make_unique<ProgramKernel>(std::move(program));
+  };
+  return k;
+}
+
+int block_of(Layout layout) { return layout == Layout::kPlain ? 1 : layout == Layout::kBlocked8 ? 8 : 16; }
+Layout layout_of(int block) { return block == 8 ? Layout::kBlocked8 : block == 16 ? Layout::kBlocked16 : Layout::kPlain; }
+
+}  // namespace ds::ops

@@ -1,0 +1,23 @@
+// A KernelDef around a oneDNN program (kernels/onednn.h).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernels/onednn.h"
+#include "libds/ir/kernel_def.h"
+
+namespace ds::ops {
+
+// Makes the program for a query, or returns null with the reason. Constant weights in the query are packed.
+using MakeProgram = std::function<std::unique_ptr<kernels::onednn::Program>(const KernelQuery&, std::string& why)>;
+
+// Accepts f32 without empty operands whenever `make` does. The program's input slots are the node's inputs.
+KernelDef onednn_kernel(const char* name, MakeProgram make);
+
+// Channels per block of a layout, and back.
+int block_of(Layout layout);
+Layout layout_of(int block);
+
+}  // namespace ds::ops
