@@ -14,6 +14,8 @@ void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneH
 void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
 void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
 void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
+void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
+void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 
 }  // namespace ds

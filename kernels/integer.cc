@@ -1,0 +1,64 @@
+#include "kernels/integer.h"
+
+#include "libds/base/parallel.h"
+
+namespace ds::kernels {
+namespace {
+
+inline int32_t byte_at(const void* data, bool is_signed, int64_t i) {
+  return is_signed ? static_cast<const int8_t*>(data)[i] : static_cast<const uint8_t*>(data)[i];
+}
+
+}  // namespace
+
+int32_t ZeroPoints::at(int64_t i) const { return values == nullptr ? 0 : byte_at(values, is_signed, count == 1 ? 0 : i); }
+
+void integer_matmul(int64_t rows, int64_t columns, int64_t depth, const void* a, bool a_signed, const ZeroPoints& za, const void* b,
+                    bool b_signed, const ZeroPoints& zb, int32_t* sums) {
+  parallel_for(rows, (1 << 14) / (depth * columns + 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) {
+      int32_t* row = sums + m * columns;
+      for (int64_t n = 0; n < columns; ++n) row[n] = 0;
+      const int32_t zero = za.at(m);
+      for (int64_t k = 0; k < depth; ++k) {
+        const int32_t x = byte_at(a, a_signed, m * depth + k) - zero;
+        for (int64_t n = 0; n < columns; ++n)
+          row[n] = static_cast<int32_t>(static_cast<uint32_t>(row[n]) +
+                                        static_cast<uint32_t>(x * (byte_at(b, b_signed, k * columns + n) - zb.at(n))));
+      }
+    }
+  });
+}
+
+void integer_conv(const ConvShape& s, const void* x, bool x_signed, int32_t x_zero, const void* w, bool w_signed,
+                  const ZeroPoints& w_zero, int32_t* sums) {
+  const int64_t gc = s.in_channels / s.groups, gm = s.out_channels / s.groups;
+  const int64_t plane = s.out_plane();
+  parallel_for(s.batch * s.out_channels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / s.out_channels, m = i % s.out_channels;
+      const int32_t zero = w_zero.at(m);
+      for (int64_t o = 0; o < plane; ++o) {
+        const int64_t at[3] = {o / (s.out[1] * s.out[2]), o / s.out[2] % s.out[1], o % s.out[2]};
+        uint32_t sum = 0;
+        for (int64_t k = 0; k < s.kernel_size(); ++k) {
+          const int64_t tap[3] = {k / (s.kernel[1] * s.kernel[2]), k / s.kernel[2] % s.kernel[1], k % s.kernel[2]};
+          int64_t from = 0;
+          bool inside = true;
+          for (size_t d = 0; d < 3; ++d) {
+            const int64_t p = at[d] * s.stride[d] + tap[d] * s.dilation[d] - s.pad_begin[d];
+            inside = inside && p >= 0 && p < s.in[d];
+            from = from * s.in[d] + p;
+          }
+          if (!inside) continue;
+          for (int64_t c = 0; c < gc; ++c)
+            sum += static_cast<uint32_t>((byte_at(x, x_signed, (n * s.in_channels + m / gm * gc + c) * s.in_plane() + from) - x_zero) *
+                                         (byte_at(w, w_signed, (m * gc + c) * s.kernel_size() + k) - zero));
+        }
+        sums[i * plane + o] = static_cast<int32_t>(sum);
+      }
+    }
+  });
+}
+
+}  // namespace ds::kernels

@@ -1,0 +1,183 @@
+// AVX2 parts of qgemm.h. Raw loops only: no library code may be compiled for AVX2 and leak out.
+//
+// A tile is 6 rows x 16 columns: 12 accumulators of 8 sums, two registers of weights, one broadcast pair of
+// activations. vpmaddwd does 16 products and 8 additions; it and vpaddd go to different ports, so that the
+// products run at twice the rate of single-precision FMA.
+#include <immintrin.h>
+
+#include "kernels/qgemm.h"
+
+namespace ds::kernels {
+namespace {
+
+constexpr int64_t kColumns = QPackedWeights::kColumns;
+
+void widen_u8(int64_t n, const uint8_t* src, int32_t zero, int16_t* dst) {
+  const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i), _mm256_sub_epi16(x, z));
+  }
+  for (; i < n; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
+}
+
+void widen_i8(int64_t n, const int8_t* src, int32_t zero, int16_t* dst) {
+  const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i), _mm256_sub_epi16(x, z));
+  }
+  for (; i < n; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
+}
+
+inline __m256i broadcast_pair(const int16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return _mm256_set1_epi32(pair);
+}
+
+template <int kRows>
+void tile_rows(int64_t pairs, const int16_t* a, int64_t stride, const int16_t* panel, bool accumulate, int32_t* sums) {
+  __m256i acc[kRows][2];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < 2; ++v)
+      acc[r][v] = accumulate ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + r * kColumns + v * 8)) : _mm256_setzero_si256();
+  const auto step = [&](int64_t k) {
+    const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2));
+    const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2 + 16));
+    for (int r = 0; r < kRows; ++r) {
+      const __m256i x = broadcast_pair(a + r * stride + 2 * k);
+      acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, b0));
+      acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, b1));
+    }
+  };
+  for (int64_t k = 0; k < pairs; ++k) step(k);
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < 2; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kColumns + v * 8), acc[r][v]);
+}
+
+void tile(int64_t rows, int64_t pairs, const int16_t* a, int64_t stride, const int16_t* panel, bool accumulate, int32_t* sums) {
+  switch (rows) {
+    case 6: return tile_rows<6>(pairs, a, stride, panel, accumulate, sums);
+    case 5: return tile_rows<5>(pairs, a, stride, panel, accumulate, sums);
+    case 4: return tile_rows<4>(pairs, a, stride, panel, accumulate, sums);
+    case 3: return tile_rows<3>(pairs, a, stride, panel, accumulate, sums);
+    case 2: return tile_rows<2>(pairs, a, stride, panel, accumulate, sums);
+    default: return tile_rows<1>(pairs, a, stride, panel, accumulate, sums);
+  }
+}
+
+// Eight sums, rescaled to float.
+inline __m256 to_float(const int32_t* sums, const QRescale& q, int64_t i) {
+  __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
+  if (q.bias != nullptr) s = _mm256_add_epi32(s, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q.bias + i)));
+  __m256 f = _mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_loadu_ps(q.multiplier + i));
+  if (q.float_bias != nullptr) f = _mm256_add_ps(f, _mm256_loadu_ps(q.float_bias + i));
+  return f;
+}
+
+// Eight bytes; lo and hi bound the values as integers, so that rounding after clamping is rounding before.
+inline __m128i to_bytes(__m256 f, const QRescale& q) {
+  f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(static_cast<float>(q.lo - q.zero))), _mm256_set1_ps(static_cast<float>(q.hi - q.zero)));
+  const __m256i y = _mm256_add_epi32(_mm256_cvtps_epi32(f), _mm256_set1_epi32(q.zero));
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+  return q.output == QOutput::kU8 ? _mm_packus_epi16(words, words) : _mm_packs_epi16(words, words);
+}
+
+void rescale_eights(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
+  for (int64_t i = 0; i + 8 <= n; i += 8) {
+    if (q.output == QOutput::kI32) {
+      __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
+      if (q.bias != nullptr) s = _mm256_add_epi32(s, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q.bias + i)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<int32_t*>(out) + i), s);
+    } else if (q.output == QOutput::kF32) {
+      __m256 f = to_float(sums, q, i);
+      // Zero where f < 0, so that -0 and NaN pass as in the portable code.
+      if (q.relu) f = _mm256_andnot_ps(_mm256_cmp_ps(f, _mm256_setzero_ps(), _CMP_LT_OQ), f);
+      _mm256_storeu_ps(static_cast<float*>(out) + i, f);
+    } else {
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<uint8_t*>(out) + i), to_bytes(to_float(sums, q, i), q));
+    }
+  }
+}
+
+void rescale(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
+  const int64_t whole = n & ~int64_t{7}, rest = n - whole;
+  rescale_eights(whole, sums, q, out);
+  if (rest == 0) return;
+  // The last few through padded copies: the same instructions, no reads past the arrays.
+  alignas(32) int32_t sum[8] = {}, bias[8] = {}, result[8];
+  alignas(32) float multiplier[8] = {}, float_bias[8] = {};
+  QRescale part = q;
+  for (int64_t i = 0; i < rest; ++i) {
+    sum[i] = sums[whole + i];
+    if (q.bias != nullptr) bias[i] = q.bias[whole + i];
+    if (q.multiplier != nullptr) multiplier[i] = q.multiplier[whole + i];
+    if (q.float_bias != nullptr) float_bias[i] = q.float_bias[whole + i];
+  }
+  if (q.bias != nullptr) part.bias = bias;
+  part.multiplier = multiplier;
+  if (q.float_bias != nullptr) part.float_bias = float_bias;
+  rescale_eights(8, sum, part, result);
+  const int64_t element = q.output == QOutput::kU8 || q.output == QOutput::kI8 ? 1 : 4;
+  __builtin_memcpy(static_cast<char*>(out) + whole * element, result, static_cast<size_t>(rest * element));
+}
+
+template <bool kSigned>
+inline __m256i load_widened(const void* p, int64_t i, __m256i zero) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(p) + i));
+  return _mm256_sub_epi16(kSigned ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes), zero);
+}
+
+template <bool kSigned>
+void depthwise_sum(int64_t channels, int64_t taps, const void* const* x, int32_t zero, const int16_t* weights, int32_t* sums) {
+  const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero)), nothing = _mm256_setzero_si256();
+  int64_t c = 0;
+  for (; c + 16 <= channels; c += 16) {
+    // Taps two by two: a product of each, added by vpmaddwd.
+    __m256i low = nothing, high = nothing;
+    for (int64_t t = 0; t < taps; t += 2) {
+      const bool second = t + 1 < taps && x[t + 1] != nullptr;
+      if (x[t] == nullptr && !second) continue;
+      const __m256i x0 = x[t] != nullptr ? load_widened<kSigned>(x[t], c, z) : nothing;
+      const __m256i x1 = second ? load_widened<kSigned>(x[t + 1], c, z) : nothing;
+      const __m256i w0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + t * channels + c));
+      const __m256i w1 = second ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + (t + 1) * channels + c)) : nothing;
+      low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1), _mm256_unpacklo_epi16(w0, w1)));
+      high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1), _mm256_unpackhi_epi16(w0, w1)));
+    }
+    // unpack works within 128-bit halves: low holds channels 0-3 and 8-11, high 4-7 and 12-15.
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c), _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c + 8), _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  for (; c < channels; ++c) {
+    int32_t sum = 0;
+    for (int64_t t = 0; t < taps; ++t) {
+      if (x[t] == nullptr) continue;
+      const int32_t v = kSigned ? static_cast<const int8_t*>(x[t])[c] : static_cast<const uint8_t*>(x[t])[c];
+      sum += (v - zero) * weights[t * channels + c];
+    }
+    sums[c] = sum;
+  }
+}
+
+void depthwise(int64_t channels, int64_t taps, const void* const* x, bool is_signed, int32_t zero, const int16_t* weights, int32_t* sums) {
+  if (is_signed) depthwise_sum<true>(channels, taps, x, zero, weights, sums);
+  else depthwise_sum<false>(channels, taps, x, zero, weights, sums);
+}
+
+}  // namespace
+
+const QGemmIsa& avx2_qgemm() {
+  static constexpr QGemmIsa isa = {widen_u8, widen_i8, tile, rescale};
+  return isa;
+}
+
+const QDepthwiseIsa& avx2_qdepthwise() {
+  static constexpr QDepthwiseIsa isa = {depthwise};
+  return isa;
+}
+
+}  // namespace ds::kernels

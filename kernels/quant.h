@@ -1,0 +1,57 @@
+// Quantization arithmetic on raw pointers.
+//
+// real = (stored - zero) * scale; stored = saturate(round_half_even(real / scale) + zero). ONNX
+// QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear, and the 8-bit forms of pointwise and pooling
+// operators, whose activations are [N, H, W, C] (channels innermost).
+// Threads: parallel_for; results do not depend on it.
+#pragma once
+
+#include <cstdint>
+
+namespace ds::kernels {
+
+// Which scale belongs to an element of a tensor seen as [outer, axis, inner]. Per tensor: axis 1, outer 1.
+// block 0: one scale per position on the axis; else scales are [outer, ceil(axis / block), inner].
+struct QuantSpace {
+  int64_t outer = 1, axis = 1, inner = 1, block = 0;
+};
+
+// In: float, int32_t (converted to float first). Out: u8, i8, u16, i16, i32. zero may be null (zeros). A NaN becomes
+// the least value.
+template <typename In, typename Out>
+void quantize(const QuantSpace& s, const In* x, const float* scale, const Out* zero, Out* y);
+
+template <typename In>
+void dequantize(const QuantSpace& s, const In* x, const float* scale, const In* zero, float* y);
+
+// Scale and zero point of DynamicQuantizeLinear for u8 from the range of x, then x quantized.
+void dynamic_quantize(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero);
+
+// 8-bit values with scale and zero point, as doubles hold them exactly.
+struct QParams {
+  float scale = 1;
+  int32_t zero = 0;
+};
+
+// y = saturate(round(((a - za)*sa + (b - zb)*sb) / sy) + zy), computed as (a-za)*(sa/sy) + (b-zb)*(sb/sy) in float.
+// T: u8, i8. `relu`: results below zy become zy.
+template <typename T>
+void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, bool relu, T* y);
+
+// y[i] = table[x[i]]; 256 entries, indexed by the byte's bits.
+void byte_table(int64_t n, const uint8_t* x, const uint8_t* table, uint8_t* y);
+
+struct QPoolShape {
+  int64_t batch = 1, height = 1, width = 1, channels = 1, out_height = 1, out_width = 1;
+  int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
+  int64_t pad_top = 0, pad_left = 0;
+};
+// Maxima of stored values; x and y share their parameters.
+template <typename T>
+void quant_max_pool(const QPoolShape& s, const T* x, T* y);
+
+// Mean over all pixels of each image and channel: [N, pixels, C] -> [N, C], rescaled from px to py.
+template <typename T>
+void quant_global_average(int64_t batch, int64_t pixels, int64_t channels, const T* x, QParams px, QParams py, T* y);
+
+}  // namespace ds::kernels

@@ -1,0 +1,400 @@
+// Internal 8-bit operators that passes/fuse_qdq.h puts in place of DequantizeLinear -> op -> QuantizeLinear.
+//
+// Activations with spatial axes are [N, H, W, C]. Scales and zero points of activations are attributes
+// (x_scale, x_zero, y_scale, y_zero; QAdd: a_scale, ...), those of weights constant inputs. `output` is the
+// dtype of the result: u8 or i8 (rescaled), or f32 for QConv and QMatMul (dequantized).
+//
+//   QConv, QMatMul  x, w, w_scale, w_zero?, bias i32?, bias f32?    -> y
+//   QAdd            a, b -> y       QTable  x, table u8[256] -> y
+//   QMaxPool        x -> y          QGlobalAveragePool  x -> y [N, 1, 1, C]
+#include <algorithm>
+
+#include "kernels/qgemm.h"
+#include "kernels/quant.h"
+#include "libds/ops/register.h"
+#include "libds/ops/window.h"
+
+namespace ds {
+namespace {
+
+using kernels::QBytes;
+using kernels::QConvShape;
+using kernels::QOutput;
+using kernels::QRescale;
+using ops::Window;
+
+constexpr std::initializer_list<DType> kBytes = {DType::kU8, DType::kI8};
+
+DType output_dtype(const Node& node) { return static_cast<DType>(node.attr_int("output", static_cast<int64_t>(DType::kU8))); }
+int32_t attr_i32(const Node& node, const char* key) { return static_cast<int32_t>(node.attr_int(key, 0)); }
+kernels::QParams params(const Node& node, const std::string& prefix) {
+  return {node.attr_float(prefix + "_scale", 1.0f), attr_i32(node, (prefix + "_zero").c_str())};
+}
+
+// --- QConv, QMatMul -------------------------------------------------------------------------------
+
+// Constant operands in the form that the kernels want; lives as long as the kernel.
+struct Prepared {
+  QConvShape shape;
+  Tensor w;
+  std::vector<int32_t> w_zero, bias;
+  std::vector<float> multiplier, float_bias;
+  int32_t x_zero = 0;
+  QRescale rescale;
+  bool matrix = false;  // w is [K, N] instead of [M, C/G, KH, KW]
+
+  const int32_t* zeros() const { return w_zero.empty() ? nullptr : w_zero.data(); }
+  bool w_signed() const { return w.dtype() == DType::kI8; }
+  QBytes bytes(const Tensor& x) const { return {x.raw(), x.dtype() == DType::kI8, x_zero}; }
+};
+
+// Constants 1 to 5 of the query, per output channel.
+std::shared_ptr<Prepared> prepare(const KernelQuery& q, const QConvShape& shape) {
+  auto p = std::make_shared<Prepared>();
+  p->shape = shape;
+  p->w = *q.constant(1);
+  p->x_zero = attr_i32(q.node, "x_zero");
+  const auto channels = static_cast<size_t>(shape.out_channels);
+  const auto spread = [&](std::vector<double> values) {
+    if (values.size() == 1) values.assign(channels, values[0]);
+    DS_CHECK(values.size() == channels);
+    return values;
+  };
+  const float x_scale = q.node.attr_float("x_scale", 1.0f), y_scale = q.node.attr_float("y_scale", 1.0f);
+  const DType output = output_dtype(q.node);
+  for (double s : spread(q.constant(2)->to_doubles())) {
+    const float product = x_scale * static_cast<float>(s);
+    p->multiplier.push_back(output == DType::kF32 ? product : product / y_scale);
+  }
+  if (q.constant(3) != nullptr) {
+    for (double z : spread(q.constant(3)->to_doubles())) p->w_zero.push_back(static_cast<int32_t>(z));
+    if (std::all_of(p->w_zero.begin(), p->w_zero.end(), [](int32_t z) { return z == 0; })) p->w_zero.clear();
+  }
+  if (q.constant(4) != nullptr)
+    for (double b : spread(q.constant(4)->to_doubles())) p->bias.push_back(static_cast<int32_t>(b));
+  if (q.constant(5) != nullptr)
+    for (double b : spread(q.constant(5)->to_doubles()))
+      p->float_bias.push_back(output == DType::kF32 ? static_cast<float>(b) : static_cast<float>(b) / y_scale);
+  QRescale& r = p->rescale;
+  r.bias = p->bias.empty() ? nullptr : p->bias.data();
+  r.multiplier = p->multiplier.data();
+  r.float_bias = p->float_bias.empty() ? nullptr : p->float_bias.data();
+  r.relu = q.node.attr_int("relu", 0) != 0;
+  r.zero = attr_i32(q.node, "y_zero");
+  r.output = output == DType::kF32 ? QOutput::kF32 : output == DType::kI8 ? QOutput::kI8 : QOutput::kU8;
+  r.lo = output == DType::kI8 ? -128 : 0;
+  r.hi = output == DType::kI8 ? 127 : 255;
+  if (r.relu) r.lo = std::max(r.lo, r.zero);
+  return p;
+}
+
+std::string needs_constants(const KernelQuery& q) {
+  for (size_t i = 1; i < q.inputs.size(); ++i)
+    if (q.inputs[i].defined() && q.constant(i) == nullptr) return "weights and scales must be constant";
+  return {};
+}
+
+// Widened, reordered weights and the blocked loop.
+class PackedKernel final : public Kernel {
+ public:
+  PackedKernel(std::shared_ptr<Prepared> p, const kernels::QGemmIsa& isa, int threads)
+      : p_(std::move(p)), isa_(isa), threads_(threads) {
+    const void* w = p_->w.raw();
+    packed_ = p_->matrix ? kernels::pack_matrix(p_->shape.channels, p_->shape.out_channels, w, p_->w_signed(), p_->zeros())
+                         : kernels::pack_weights(p_->shape, w, p_->w_signed(), p_->zeros());
+    p_->w = Tensor();
+  }
+  size_t workspace_bytes() const override { return kernels::qconv_workspace(p_->shape, threads_); }
+  size_t packed_bytes() const override { return packed_.bytes(); }
+  void run(const KernelContext& c) override {
+    kernels::qconv(isa_, p_->shape, p_->bytes(c.input(0)), packed_, p_->rescale, c.output(0).mutable_raw(), threads_, c.workspace());
+  }
+
+ private:
+  std::shared_ptr<Prepared> p_;
+  const kernels::QGemmIsa& isa_;
+  int threads_;
+  kernels::QPackedWeights packed_;
+};
+
+class DepthwiseKernel final : public Kernel {
+ public:
+  DepthwiseKernel(std::shared_ptr<Prepared> p, int threads)
+      : p_(std::move(p)), threads_(threads), taps_(kernels::pack_depthwise(p_->shape, p_->w.raw(), p_->w_signed(), p_->zeros())) {
+    p_->w = Tensor();
+  }
+  size_t workspace_bytes() const override { return kernels::qdepthwise_workspace(p_->shape, threads_); }
+  size_t packed_bytes() const override { return taps_.size() * sizeof(int16_t); }
+  void run(const KernelContext& c) override {
+    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), kernels::avx2_qgemm(), p_->shape, p_->bytes(c.input(0)), taps_, p_->rescale,
+                             c.output(0).mutable_raw(), threads_, c.workspace());
+  }
+
+ private:
+  std::shared_ptr<Prepared> p_;
+  int threads_;
+  std::vector<int16_t> taps_;
+};
+
+using ShapeOf = std::function<QConvShape(const KernelQuery&)>;
+
+KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
+  KernelDef k;
+  k.name = name;
+  k.isa = Isa::kAvx2;
+  k.decline = needs_constants;
+  k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    auto p = prepare(q, shape_of(q));
+    p->matrix = q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0;
+    return std::make_unique<PackedKernel>(std::move(p), kernels::avx2_qgemm(), q.threads);
+  };
+  return k;
+}
+
+KernelDef reference_kernel(const char* name, ShapeOf shape_of) {
+  KernelDef k;
+  k.name = name;
+  k.decline = needs_constants;
+  k.create = [shape_of](const KernelQuery& q) {
+    auto p = prepare(q, shape_of(q));
+    if (q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0) {
+      // The reference wants one row per output.
+      const int64_t depth = p->shape.channels, columns = p->shape.out_channels;
+      Tensor turned = Tensor::empty(p->w.dtype(), {columns, depth});
+      for (int64_t i = 0; i < depth; ++i)
+        for (int64_t j = 0; j < columns; ++j)
+          static_cast<std::byte*>(turned.mutable_raw())[j * depth + i] = static_cast<const std::byte*>(p->w.raw())[i * columns + j];
+      p->w = turned;
+    }
+    return make_kernel([p](const KernelContext& c) {
+      kernels::qconv_reference(p->shape, p->bytes(c.input(0)), p->w.raw(), p->w_signed(), p->zeros(), p->rescale, c.output(0).mutable_raw());
+    });
+  };
+  return k;
+}
+
+void check_result(InferContext& c) {
+  c.require_dtype(0, kBytes);
+  c.require_dtype(1, kBytes);
+  const DType out = output_dtype(c.node());
+  if (out != DType::kU8 && out != DType::kI8 && out != DType::kF32) c.error("output type {} is not supported", dtype_name(out));
+}
+
+Window nhwc_window(const Node& node, int64_t kernel_h, int64_t kernel_w) { return ops::window_of(node, {kernel_h, kernel_w}); }
+
+QConvShape qconv_shape(const KernelQuery& q) {
+  const Shape &x = q.in(0).shape, &w = q.in(1).shape, &y = q.out(0).shape;
+  const Window window = nhwc_window(q.node, w[2], w[3]);
+  QConvShape s;
+  s.batch = x[0];
+  s.height = x[1];
+  s.width = x[2];
+  s.channels = x[3];
+  s.out_height = y[1];
+  s.out_width = y[2];
+  s.out_channels = y[3];
+  s.kernel_h = w[2];
+  s.kernel_w = w[3];
+  s.stride_h = window.stride[0];
+  s.stride_w = window.stride[1];
+  s.dilation_h = window.dilation[0];
+  s.dilation_w = window.dilation[1];
+  s.pad_top = window.pad_begin[0];
+  s.pad_left = window.pad_begin[1];
+  s.groups = q.node.attr_int("group", 1);
+  return s;
+}
+
+void register_qconv(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "QConv";
+  def.min_inputs = 3;
+  def.max_inputs = 6;
+  def.infer = [](InferContext& c) {
+    check_result(c);
+    c.require_rank(0, 4);
+    c.require_rank(1, 4);
+    if (!c.has_dims(0) || !c.has_dims(1) || !all_known(c.dims(1))) return c.set_output(0, output_dtype(c.node()));
+    const Dims x = c.dims(0);
+    const Shape w = concrete(c.dims(1));
+    const int64_t groups = c.node().attr_int("group", 1);
+    if (x[3].known() && x[3].raw != checked_mul(w[1], groups)) c.error("weight expects {} channels, input has {}", w[1] * groups, x[3].raw);
+    const Window window = nhwc_window(c.node(), w[2], w[3]);
+    c.set_output(0, output_dtype(c.node()), Dims{x[0], ops::output_dim(c, window, 0, x[1]), ops::output_dim(c, window, 1, x[2]), w[0]});
+  };
+  def.cost = [](const KernelQuery& q) {
+    const Shape& w = q.in(1).shape;
+    return Cost{2 * checked_mul(q.out(0).numel(), w[1] * w[2] * w[3]), ops::operand_bytes(q)};
+  };
+  KernelDef depthwise;
+  depthwise.name = "avx2/qconv_depthwise";
+  depthwise.isa = Isa::kAvx2;
+  depthwise.decline = [](const KernelQuery& q) {
+    const std::string reason = needs_constants(q);
+    if (!reason.empty()) return reason;
+    return ops::require(q.in(1).dim(1) == 1 && q.in(1).dim(0) == q.in(0).dim(3), "not depthwise");
+  };
+  depthwise.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    return std::make_unique<DepthwiseKernel>(prepare(q, qconv_shape(q)), q.threads);
+  };
+  def.kernels = {depthwise, packed_kernel("avx2/qconv", qconv_shape), reference_kernel("portable/qconv", qconv_shape)};
+  registry.add(std::move(def));
+}
+
+QConvShape qmatmul_shape(const KernelQuery& q) {
+  const int64_t depth = q.in(0).dim(-1), columns = q.out(0).dim(-1);
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < q.in(0).shape.size(); ++i) rows = checked_mul(rows, q.in(0).shape[i]);
+  return kernels::matmul_shape(rows, depth, columns);
+}
+
+void register_qmatmul(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "QMatMul";  // x [..., K], w [K, N] (trans_b: [N, K])
+  def.min_inputs = 3;
+  def.max_inputs = 6;
+  def.infer = [](InferContext& c) {
+    check_result(c);
+    c.require_rank(1, 2);
+    if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, output_dtype(c.node()));
+    Dims out = c.dims(0);
+    const bool turned = c.node().attr_int("trans_b", 0) != 0;
+    if (out.empty()) c.error("a scalar has no rows");
+    const Dim depth = c.dims(1)[turned ? 1 : 0];
+    if (out.back().known() && depth.known() && out.back() != depth) c.error("inner sizes differ: {} and {}", out.back().raw, depth.raw);
+    out.back() = c.dims(1)[turned ? 0 : 1];
+    c.set_output(0, output_dtype(c.node()), std::move(out));
+  };
+  def.cost = [](const KernelQuery& q) { return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)}; };
+  def.kernels = {packed_kernel("avx2/qmatmul", qmatmul_shape), reference_kernel("portable/qmatmul", qmatmul_shape)};
+  registry.add(std::move(def));
+}
+
+// --- pointwise and pooling ------------------------------------------------------------------------------
+
+// Calls f with a byte of the right signedness.
+template <typename F>
+void dispatch_bytes(DType dtype, F&& f) {
+  if (dtype == DType::kI8) f(int8_t{});
+  else f(uint8_t{});
+}
+
+void register_qadd(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "QAdd";
+  def.min_inputs = def.max_inputs = 2;
+  def.infer = [](InferContext& c) {
+    c.require_dtype(0, kBytes);
+    if (c.dtype(1) != c.dtype(0)) c.error("operands differ in type");
+    if (c.has_dims(0) && c.has_dims(1) && all_known(c.dims(0)) && all_known(c.dims(1)) && c.dims(0) != c.dims(1)) c.error("operands differ in shape");
+    ops::infer_same_as_input(c);
+  };
+  KernelDef k;
+  k.name = "portable/qadd";
+  k.in_place = {{0, 0}, {1, 0}};
+  k.create = [](const KernelQuery& q) {
+    const auto a = params(q.node, "a"), b = params(q.node, "b"), y = params(q.node, "y");
+    return make_kernel([a, b, y, relu = q.node.attr_int("relu", 0) != 0](const KernelContext& c) {
+      dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::quant_add(c.input(0).numel(), c.input(0).data<T>(), a, c.input(1).data<T>(), b, y, relu, c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  def.kernels = {k};
+  registry.add(std::move(def));
+}
+
+void register_qtable(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "QTable";
+  def.min_inputs = def.max_inputs = 2;
+  def.infer = [](InferContext& c) {
+    c.require_dtype(0, kBytes);
+    c.require_dtype(1, {DType::kU8});
+    if (c.has_dims(1) && c.dims(1) != Dims{256}) c.error("the table must have 256 entries");
+    c.set_output(0, output_dtype(c.node()), c.input(0).dims);
+  };
+  KernelDef k;
+  k.name = "portable/qtable";
+  k.in_place = {{0, 0}};
+  k.create = [](const KernelQuery&) {
+    return make_kernel([](const KernelContext& c) {
+      kernels::byte_table(c.input(0).numel(), static_cast<const uint8_t*>(c.input(0).raw()), c.input(1).data<uint8_t>(),
+                          static_cast<uint8_t*>(c.output(0).mutable_raw()));
+    });
+  };
+  def.kernels = {k};
+  registry.add(std::move(def));
+}
+
+void register_qpool(OpRegistry& registry) {
+  OpDef max;
+  max.domain = Graph::kInternalDomain;
+  max.name = "QMaxPool";
+  max.min_inputs = max.max_inputs = 1;
+  max.infer = [](InferContext& c) {
+    c.require_dtype(0, kBytes);
+    c.require_rank(0, 4);
+    if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
+    const Dims x = c.dims(0);
+    const Window window = ops::window_of(c.node(), c.node().attr_ints("kernel_shape"));
+    c.set_output(0, c.dtype(0), Dims{x[0], ops::output_dim(c, window, 0, x[1]), ops::output_dim(c, window, 1, x[2]), x[3]});
+  };
+  KernelDef k;
+  k.name = "portable/qmax_pool";
+  k.create = [](const KernelQuery& q) {
+    const Shape &x = q.in(0).shape, &y = q.out(0).shape;
+    const Window w = ops::window_of(q.node, q.node.attr_ints("kernel_shape"));
+    const kernels::QPoolShape s = {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1],
+                                   w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
+    return make_kernel([s](const KernelContext& c) {
+      dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::quant_max_pool(s, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  max.kernels = {k};
+  registry.add(std::move(max));
+
+  OpDef mean;
+  mean.domain = Graph::kInternalDomain;
+  mean.name = "QGlobalAveragePool";
+  mean.min_inputs = mean.max_inputs = 1;
+  mean.infer = [](InferContext& c) {
+    c.require_dtype(0, kBytes);
+    c.require_rank(0, 4);
+    if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
+    c.set_output(0, c.dtype(0), Dims{c.dims(0)[0], 1, 1, c.dims(0)[3]});
+  };
+  KernelDef m;
+  m.name = "portable/qglobal_average_pool";
+  m.create = [](const KernelQuery& q) {
+    const Shape x = q.in(0).shape;
+    return make_kernel([x, px = params(q.node, "x"), py = params(q.node, "y")](const KernelContext& c) {
+      dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::quant_global_average(x[0], x[1] * x[2], x[3], c.input(0).data<T>(), px, py, c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  mean.kernels = {m};
+  registry.add(std::move(mean));
+}
+
+}  // namespace
+
+void register_qfused_ops(OpRegistry& registry) {
+  register_qconv(registry);
+  register_qmatmul(registry);
+  register_qadd(registry);
+  register_qtable(registry);
+  register_qpool(registry);
+}
+
+}  // namespace ds
