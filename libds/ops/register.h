@@ -17,5 +17,7 @@ void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
+void register_loss_ops(OpRegistry& registry);         // cross-entropy, squared error, binary cross-entropy
+void register_optimizer_ops(OpRegistry& registry);    // SGD and AdamW steps
 
 }  // namespace ds
