@@ -5,6 +5,7 @@
 #include <span>
 
 #include "libds/compile/plan.h"
+#include "libds/passes/pass.h"
 
 namespace ds {
 
@@ -16,9 +17,6 @@ struct CompileOptions {
   // Assign blocked layouts across the graph (within 1e-5 of plain); off: bitwise equal to eager.
   bool layouts = true;
 };
-
-// Runs one node on content. Folding sits below the executor, so this is handed in.
-using Evaluate = std::function<std::vector<Tensor>(const Graph&, NodeId, std::span<const Tensor>)>;
 
 // Sets the input shapes, re-infers everything and turns shape arithmetic into constants. Throws
 // kBadData when a shape does not fit the graph's declared rank or fixed dimensions.

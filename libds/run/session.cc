@@ -3,11 +3,21 @@
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
 #include "libds/ir/rewriter.h"
+#include "libds/passes/pipeline.h"
 
 namespace ds {
 
-Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options) : graph_(std::move(graph)), options_(options) {
+Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
+    : graph_(std::move(graph)), options_(std::move(options)) {
   if (options_.threads == 0) options_.threads = num_threads();
+  if (options_.pipeline.empty()) return;
+  auto rewritten = std::make_shared<Graph>(*graph_);
+  PipelineOptions passes;
+  passes.disabled = options_.disabled_passes;
+  passes.dump_after = options_.dump_after;
+  passes.evaluate = evaluate_node;
+  run_pipeline(*rewritten, options_.pipeline, passes);
+  graph_ = std::move(rewritten);
 }
 
 Session::Entry& Session::entry(std::span<const Shape> shapes) {

@@ -1,0 +1,113 @@
+#include "libds/passes/pipeline.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "libds/base/log.h"
+
+namespace ds {
+namespace {
+
+constexpr Pass kDeadCode = {"dead-code", "erase nodes whose results nobody uses", remove_dead_code};
+constexpr Pass kIdentities = {"identities", "remove nodes that return their input", remove_identities};
+constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
+constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
+
+struct Pipeline {
+  std::string_view name;
+  std::vector<const Pass*> passes;
+};
+
+// Order matters: folding exposes identities and equal nodes, fusions want a clean graph, and dead
+// code goes last.
+const std::vector<Pipeline>& pipelines() {
+  static const std::vector<Pipeline> table = {
+      {"inference",
+       {
+           &kDeadCode,
+           &kIdentities,
+           &kFoldConstants,
+           &kCommon,
+           &kDeadCode,
+       }},
+      {"train", {&kDeadCode}},
+  };
+  return table;
+}
+
+void check_names(const std::vector<std::string>& names) {
+  const std::vector<const Pass*> known = all_passes();
+  for (const std::string& name : names) {
+    if (std::any_of(known.begin(), known.end(), [&](const Pass* p) { return p->name == name; })) continue;
+    std::string list;
+    for (const Pass* p : known) list += fmt::format("{}{}", list.empty() ? "" : ", ", p->name);
+    fail(ExitCode::kUsage, "there is no pass named '{}' (there are: {})", name, list);
+  }
+}
+
+bool contains(const std::vector<std::string>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+bool verify_by_environment() {
+  const char* setting = std::getenv("DS_VERIFY");
+  return setting != nullptr && std::string_view(setting) != "0" && *setting != '\0';
+}
+
+}  // namespace
+
+std::vector<char> state_values(const Graph& graph) {
+  std::vector<char> is_state(graph.value_capacity(), 0);
+  for (const State& s : graph.states()) is_state[static_cast<size_t>(s.value)] = 1;
+  return is_state;
+}
+
+std::vector<const Pass*> all_passes() {
+  std::vector<const Pass*> list;
+  for (const Pipeline& pipeline : pipelines())
+    for (const Pass* pass : pipeline.passes)
+      if (std::find(list.begin(), list.end(), pass) == list.end()) list.push_back(pass);
+  return list;
+}
+
+std::vector<std::string_view> pipeline_names() {
+  std::vector<std::string_view> names;
+  for (const Pipeline& pipeline : pipelines()) names.push_back(pipeline.name);
+  return names;
+}
+
+std::vector<const Pass*> pipeline_passes(std::string_view name) {
+  for (const Pipeline& pipeline : pipelines())
+    if (pipeline.name == name) return pipeline.passes;
+  fail(ExitCode::kUsage, "there is no pipeline named '{}'", name);
+}
+
+std::vector<std::string> run_pipeline(Graph& graph, std::string_view name, const PipelineOptions& options) {
+  check_names(options.disabled);
+  check_names(options.dump_after);
+  const bool verify = options.verify || verify_by_environment();
+  std::vector<std::string> changed;
+  Rewriter rewriter(graph);
+  PassContext context{options.evaluate};
+  for (const Pass* pass : pipeline_passes(name)) {
+    if (contains(options.disabled, pass->name)) continue;
+    with_context([&] { return fmt::format("pass '{}'", pass->name); }, [&] {
+      rewriter.insert_at_end();
+      const size_t before = graph.node_count();
+      if (pass->run(rewriter, context)) changed.emplace_back(pass->name);
+      log("passes", "{}: {} -> {} nodes", pass->name, before, graph.node_count());
+      if (verify) verify_graph(graph);
+    });
+    if (!contains(options.dump_after, pass->name)) continue;
+    const std::string text = print_graph(graph);
+    if (options.dump) {
+      options.dump(pass->name, text);
+    } else {
+      std::fprintf(stderr, "# after %s\n%s", std::string(pass->name).c_str(), text.c_str());
+    }
+  }
+  return changed;
+}
+
+}  // namespace ds
