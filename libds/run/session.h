@@ -18,7 +18,7 @@ namespace ds {
 
 struct SessionOptions {
   std::string pipeline = "inference";  // passes/pipeline.h; empty: run the graph as it is
-  std::vector<std::string> disabled_passes, dump_after;
+  std::vector<std::string> disabled_passes = {}, dump_after = {};
   int threads = 0;         // 0: what the calling thread has (num_threads())
   bool static_plan = true; // false: always eager
   bool layouts = true;
