@@ -133,7 +133,7 @@ void Program::Impl::finish_output(const dnnl::memory& made, const dnnl::memory::
 // --- descriptors -------------------------------------------------------------------------------
 
 dnnl::primitive_attr attributes(const Epilogue& epilogue) {
-  using A = Epilogue::Activation;
+  using A = Activation;
   using dnnl::algorithm;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "kernels/conv.h"
+#include "kernels/epilogue.h"
 #include "kernels/matmul.h"
 #include "kernels/pool.h"
 
@@ -40,20 +41,12 @@ class Program {
   std::unique_ptr<Impl> impl_;
 };
 
-// What happens to a result before it is stored: y = activation(y + addend).
-struct Epilogue {
-  enum class Activation { kNone, kRelu, kClip, kSigmoid, kHardSwish, kSilu };
-  Activation activation = Activation::kNone;
-  float low = 0, high = 0;  // of kClip
-  bool add = false;         // the output holds an addend when run() is called
-};
-
 struct ConvRequest {
   ConvShape shape;
   int src_block = 1, dst_block = 1;
   bool bias = false;
   const float* weights = nullptr;  // constant content, else null
-  Epilogue epilogue;
+  Epilogue epilogue;  // with `add` the output holds the addend when run() is called
 };
 
 // Inputs x, w, b -> y.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libds/base/log.h"
+#include "libds/compile/layout.h"
 #include "libds/compile/memory_plan.h"
 #include "libds/compile/schedule.h"
 
@@ -32,9 +33,9 @@ namespace {
 
 class Compiler {
  public:
-  Compiler(std::shared_ptr<const Graph> graph, const CompileOptions& options)
-      : graph_(*graph), options_(options), plan_(std::make_shared<Plan>()) {
-    plan_->graph = std::move(graph);
+  Compiler(LayoutPlan layouts, const CompileOptions& options)
+      : graph_(*layouts.graph), options_(options), plan_(std::make_shared<Plan>()), layouts_(std::move(layouts.of)) {
+    plan_->graph = std::move(layouts.graph);
     slot_of_.assign(graph_.value_capacity(), -1);
     is_state_.assign(graph_.value_capacity(), 0);
   }
@@ -62,7 +63,7 @@ class Compiler {
     const Value& v = graph_.value(value);
     Slot s;
     s.value = value;
-    s.desc = {v.dtype, concrete(*v.dims), Layout::kPlain};
+    s.desc = {v.dtype, concrete(*v.dims), layouts_.empty() ? Layout::kPlain : layouts_[static_cast<size_t>(value)]};
     s.storage = storage;
     s.index = static_cast<int>(index);
     s.root = static_cast<int>(plan_->slots.size());
@@ -100,7 +101,8 @@ class Compiler {
         slot(step.outputs[0]).root = root(step.inputs[0]);
         return;
       }
-      const KernelQuery query = make_query(graph_, id, is_state_, options_);
+      KernelQuery query = make_query(graph_, id, is_state_, options_);
+      set_layouts(query, layouts_);
       step.def = select_kernel(*n.def, query).def;
       step.kernel = step.def->create(query);
       step.workspace_bytes = step.kernel->workspace_bytes();
@@ -207,12 +209,13 @@ class Compiler {
   std::shared_ptr<Plan> plan_;
   std::vector<int> slot_of_;      // by value
   std::vector<char> is_state_;    // by value
+  std::vector<Layout> layouts_;   // by value; empty: all plain
 };
 
 }  // namespace
 
 std::shared_ptr<const Plan> compile(std::shared_ptr<const Graph> graph, const CompileOptions& options) {
-  return Compiler(std::move(graph), options).run();
+  return Compiler(assign_layouts(std::move(graph), options), options).run();
 }
 
 std::string print_plan(const Plan& plan) {

@@ -93,8 +93,9 @@ struct KernelDef {
   std::function<std::unique_ptr<Kernel>(const KernelQuery&)> create;
   // Pairs that may share memory when the input dies here (same byte size required).
   std::vector<InPlace> in_place;
-  // Layouts this kernel can take for input 0 and give for output 0, besides plain (see compile/layout).
-  // Given a query with plain layouts it returns the layouts it prefers, per input and output; null: plain only.
+  // Layouts this kernel would rather have than plain ones (see compile/layout). The query's inputs have
+  // the layouts that their values are in so far, its outputs are plain; the lists come filled with plain
+  // and are changed where another layout is wanted. Null: plain only.
   std::function<void(const KernelQuery&, std::vector<Layout>& inputs, std::vector<Layout>& outputs)> preferred_layouts;
   // True for kernels that compute in whatever layout they are given, the same for all operands
   // (elementwise of equal shapes, where padding stays zero).

@@ -2,7 +2,7 @@
 //
 // Legend: x [N, C, in...], w [M, C/G, kernel...], y [N, M, out...], b [M]. ConvTranspose is the input
 // gradient of the convolution that maps its output to its input: its w is [C, M/G, kernel...].
-#include "kernels/conv.h"
+#include "libds/ops/conv.h"
 
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
@@ -39,11 +39,7 @@ ConvShape conv_shape(const Node& node, const Shape& x, const Shape& w, const Sha
   return s;
 }
 
-ConvShape conv_shape(const Node& node, const Shape& x, const Shape& w, const Shape& y) {
-  return conv_shape(node, x, w, y, ops::resolve_padding(ops::window_of(node, spatial_of(w)), spatial_of(x)));
-}
-
-Cost conv_cost(const ConvShape& s, const KernelQuery& q) {
+Cost cost_of(const ConvShape& s, const KernelQuery& q) {
   const int64_t macs = checked_mul(checked_mul(s.batch * s.out_channels, s.out_plane()),
                                    s.in_channels / s.groups * s.kernel_size());
   return {2 * macs, ops::operand_bytes(q)};
@@ -97,25 +93,6 @@ void check_bias(InferContext& c, Dim channels) {
 }
 
 Dim channels_of(Dim per_group, int64_t groups) { return per_group.known() ? Dim(checked_mul(per_group.raw, groups)) : per_group; }
-
-void infer_conv(InferContext& c) {
-  int64_t groups;
-  if (!check_operands(c, groups)) return c.set_output(0, c.dtype(0));
-  const Dims x = c.dims(0), w = c.dims(1);
-  if (x[1].known() && w[1].known() && x[1].raw != checked_mul(w[1].raw, groups))
-    c.error("weight expects {} channels, input has {}", w[1].raw * groups, x[1].raw);
-  if (w[0].known() && w[0].raw % groups != 0) c.error("{} output channels do not divide into {} groups", w[0].raw, groups);
-  check_bias(c, w[0]);
-  Dims y = {x[0], w[0]};
-  const auto kernel = kernel_of(c);
-  if (!kernel) {
-    for (size_t i = 2; i < x.size(); ++i) y.push_back(c.fresh_dim());
-  } else {
-    const Window window = ops::window_of(c.node(), *kernel);
-    for (size_t i = 0; i < kernel->size(); ++i) y.push_back(ops::output_dim(c, window, i, x[i + 2]));
-  }
-  c.set_output(0, c.dtype(0), y);
-}
 
 // Padding and output size of ConvTranspose for one concrete input.
 struct Transposed {
@@ -224,9 +201,8 @@ void grad_conv_transpose(GradContext& g) {
 
 using GeometryFn = ConvShape (*)(const KernelQuery&);
 
-ConvShape forward_geometry(const KernelQuery& q) { return conv_shape(q.node, q.in(0).shape, q.in(1).shape, q.out(0).shape); }
-ConvShape grad_input_geometry(const KernelQuery& q) { return conv_shape(q.node, q.out(0).shape, q.in(1).shape, q.in(0).shape); }
-ConvShape grad_weight_geometry(const KernelQuery& q) { return conv_shape(q.node, q.in(0).shape, q.out(0).shape, q.in(1).shape); }
+ConvShape grad_input_geometry(const KernelQuery& q) { return ops::conv_shape(q.node, q.out(0).shape, q.in(1).shape, q.in(0).shape); }
+ConvShape grad_weight_geometry(const KernelQuery& q) { return ops::conv_shape(q.node, q.in(0).shape, q.out(0).shape, q.in(1).shape); }
 
 template <typename T>
 const T* bias_of(const KernelContext& c) {
@@ -261,7 +237,7 @@ KernelDef onednn(const char* name, GeometryFn geometry, ConvMaker make, int weig
 }
 
 CostFn cost_with(GeometryFn geometry) {
-  return [geometry](const KernelQuery& q) { return conv_cost(geometry(q), q); };
+  return [geometry](const KernelQuery& q) { return cost_of(geometry(q), q); };
 }
 
 void register_conv(OpRegistry& registry) {
@@ -269,10 +245,16 @@ void register_conv(OpRegistry& registry) {
   def.name = "Conv";
   def.min_inputs = 2;
   def.max_inputs = 3;
-  def.infer = infer_conv;
+  def.infer = ops::infer_conv;
   def.grad = grad_conv;
-  def.cost = cost_with(forward_geometry);
-  def.kernels = {onednn("onednn/conv", forward_geometry, kernels::onednn::conv_forward, 1), portable("portable/conv", forward_geometry, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.cost = cost_with(ops::conv_forward_shape);
+  KernelDef blocked = ops::onednn_kernel("onednn/conv", [](const KernelQuery& q, std::string& why) {
+    return kernels::onednn::conv_forward(ops::conv_request(q), why);
+  });
+  blocked.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    ops::conv_layouts(ops::conv_request(q), inputs, outputs);
+  };
+  def.kernels = {blocked, portable("portable/conv", ops::conv_forward_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
@@ -321,6 +303,54 @@ void register_conv_gradients(OpRegistry& registry) {
 }
 
 }  // namespace
+
+// --- shared with fused convolutions ------------------------------------------------------------
+
+kernels::ConvShape ops::conv_shape(const Node& node, const Shape& x, const Shape& w, const Shape& y) {
+  return ds::conv_shape(node, x, w, y, resolve_padding(window_of(node, spatial_of(w)), spatial_of(x)));
+}
+
+kernels::ConvShape ops::conv_forward_shape(const KernelQuery& q) {
+  return conv_shape(q.node, q.in(0).shape, q.in(1).shape, q.out(0).shape);
+}
+
+kernels::onednn::ConvRequest ops::conv_request(const KernelQuery& q) {
+  kernels::onednn::ConvRequest r;
+  r.shape = conv_forward_shape(q);
+  r.src_block = block_of(q.in(0).layout);
+  r.dst_block = block_of(q.out(0).layout);
+  r.bias = q.in(2).defined();
+  r.weights = q.constant(1) == nullptr ? nullptr : q.constant(1)->data<float>();
+  return r;
+}
+
+void ops::conv_layouts(const kernels::onednn::ConvRequest& request, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+  const kernels::onednn::Blocks blocks = kernels::onednn::preferred_blocks(request);
+  inputs[0] = layout_of(blocks.src);
+  outputs[0] = layout_of(blocks.dst);
+  if (inputs.size() > 3) inputs[3] = outputs[0];
+}
+
+Cost ops::conv_cost(const KernelQuery& q) { return cost_of(conv_forward_shape(q), q); }
+
+void ops::infer_conv(InferContext& c) {
+  int64_t groups;
+  if (!check_operands(c, groups)) return c.set_output(0, c.dtype(0));
+  const Dims x = c.dims(0), w = c.dims(1);
+  if (x[1].known() && w[1].known() && x[1].raw != checked_mul(w[1].raw, groups))
+    c.error("weight expects {} channels, input has {}", w[1].raw * groups, x[1].raw);
+  if (w[0].known() && w[0].raw % groups != 0) c.error("{} output channels do not divide into {} groups", w[0].raw, groups);
+  check_bias(c, w[0]);
+  Dims y = {x[0], w[0]};
+  const auto kernel = kernel_of(c);
+  if (!kernel) {
+    for (size_t i = 2; i < x.size(); ++i) y.push_back(c.fresh_dim());
+  } else {
+    const Window window = ops::window_of(c.node(), *kernel);
+    for (size_t i = 0; i < kernel->size(); ++i) y.push_back(ops::output_dim(c, window, i, x[i + 2]));
+  }
+  c.set_output(0, c.dtype(0), y);
+}
 
 void register_conv_ops(OpRegistry& registry) {
   register_conv(registry);

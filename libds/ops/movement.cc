@@ -139,6 +139,15 @@ void register_concat(OpRegistry& registry) {
       for (size_t i = 0; i < parts.size(); ++i) copy(parts[i].space, c.input(i), 0, c.output(0), parts[i].offset);
     });
   };
+  // Whole channel blocks follow one another in memory as whole channels do.
+  k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    const Layout layout = q.in(0).layout;
+    if (layout == Layout::kPlain || ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
+    for (const TensorDesc& in : q.inputs)
+      if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
+    inputs.assign(inputs.size(), layout);
+    outputs[0] = layout;
+  };
   def.kernels = {k};
   registry.add(std::move(def));
 }

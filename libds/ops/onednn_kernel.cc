@@ -1,5 +1,9 @@
 #include "libds/ops/onednn_kernel.h"
 
+#include <cstring>
+
+#include "libds/base/parallel.h"
+
 namespace ds::ops {
 namespace {
 
@@ -9,18 +13,29 @@ constexpr size_t kMostInputs = 8;
 
 class ProgramKernel final : public Kernel {
  public:
-  explicit ProgramKernel(std::unique_ptr<Program> program) : program_(std::move(program)) {}
+  ProgramKernel(std::unique_ptr<Program> program, int addend, size_t addend_bytes)
+      : program_(std::move(program)), addend_(addend), addend_bytes_(static_cast<int64_t>(addend_bytes)) {}
   size_t workspace_bytes() const override { return program_->workspace_bytes(); }
   size_t packed_bytes() const override { return program_->packed_bytes(); }
   void run(const KernelContext& c) override {
     const void* inputs[kMostInputs] = {};
     for (size_t i = 0; i < c.input_count() && i < kMostInputs; ++i)
       if (c.has_input(i)) inputs[i] = c.input(i).raw();
+    if (addend_ >= 0) copy_addend(static_cast<const char*>(inputs[addend_]), static_cast<char*>(c.output(0).mutable_raw()));
     program_->run(inputs, c.output(0).mutable_raw(), c.workspace());
   }
 
  private:
+  void copy_addend(const char* from, char* to) const {
+    if (from == nullptr || from == to) return;
+    parallel_for(addend_bytes_, 1 << 16, [&](int64_t begin, int64_t end) {
+      std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
+    });
+  }
+
   std::unique_ptr<Program> program_;
+  int addend_;
+  int64_t addend_bytes_;
 };
 
 std::string refuse(const KernelQuery& q) {
@@ -35,7 +50,7 @@ std::string refuse(const KernelQuery& q) {
 
 }  // namespace
 
-KernelDef onednn_kernel(const char* name, MakeProgram make) {
+KernelDef onednn_kernel(const char* name, MakeProgram make, int addend) {
   KernelDef k;
   k.name = name;
   k.isa = Isa::kAvx2;
@@ -46,11 +61,12 @@ KernelDef onednn_kernel(const char* name, MakeProgram make) {
     if (make(probe, why) == nullptr && why.empty()) why = "refused";
     return why;
   };
-  k.create = [make](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+  if (addend >= 0) k.in_place = {{addend, 0}};
+  k.create = [make, addend](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     std::string why;
     std::unique_ptr<Program> program = make(q, why);
     if (program == nullptr) fail(ExitCode::kInternal, "a oneDNN primitive that was accepted cannot be made: {}", why);
-    return std::make_unique<ProgramKernel>(std::move(program));
+    return std::make_unique<ProgramKernel>(std::move(program), addend, q.out(0).bytes());
   };
   return k;
 }

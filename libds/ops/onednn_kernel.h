@@ -14,7 +14,9 @@ namespace ds::ops {
 using MakeProgram = std::function<std::unique_ptr<kernels::onednn::Program>(const KernelQuery&, std::string& why)>;
 
 // Accepts f32 without empty operands whenever `make` does. The program's input slots are the node's inputs.
-KernelDef onednn_kernel(const char* name, MakeProgram make);
+// `addend`: an input that the program expects in its output (Epilogue::add), -1 for none; it is copied
+// there unless the two share memory, which the KernelDef allows.
+KernelDef onednn_kernel(const char* name, MakeProgram make, int addend = -1);
 
 // Channels per block of a layout, and back.
 int block_of(Layout layout);

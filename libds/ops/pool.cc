@@ -147,22 +147,31 @@ KernelDef average_pool_kernel() {
   return k;
 }
 
+// A pool stays in the layout its input has already.
+void follow_input(const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+  inputs[0] = outputs[0] = q.in(0).layout;
+}
+
 KernelDef onednn_max_pool() {
-  return ops::onednn_kernel("onednn/max_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
+  KernelDef k = ops::onednn_kernel("onednn/max_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     if (q.out(1).defined()) return why = "indices wanted", nullptr;
     return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape), kernels::onednn::Pooling::kMax,
                                  ops::block_of(q.in(0).layout), why);
   });
+  k.preferred_layouts = follow_input;
+  return k;
 }
 
 KernelDef onednn_average_pool() {
   using kernels::onednn::Pooling;
-  return ops::onednn_kernel("onednn/average_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
+  KernelDef k = ops::onednn_kernel("onednn/average_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     const bool count_pad = counts_pad(q.node);
     if (count_pad && q.node.attr_int("ceil_mode", 0) != 0) return why = "ceil_mode counts padding", nullptr;
     return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape),
                                  count_pad ? Pooling::kAverageWithPadding : Pooling::kAverage, ops::block_of(q.in(0).layout), why);
   });
+  k.preferred_layouts = follow_input;
+  return k;
 }
 
 Cost pool_cost(const KernelQuery& q) {

@@ -14,6 +14,7 @@ OpRegistry& OpRegistry::instance() {
 void register_all_ops(OpRegistry& registry) {
   register_elementwise_ops(registry);
   register_conv_ops(registry);
+  register_fused_ops(registry);
   register_matmul_ops(registry);
   register_pool_ops(registry);
   register_shape_ops(registry);

@@ -12,12 +12,14 @@ void register_movement_ops(OpRegistry& registry);     // Transpose, Concat, Spli
 void register_slice_pad_ops(OpRegistry& registry);
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
-void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
-void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 void register_loss_ops(OpRegistry& registry);         // cross-entropy, squared error, binary cross-entropy
 void register_optimizer_ops(OpRegistry& registry);    // SGD and AdamW steps
+void register_conv_ops(OpRegistry& registry);         // Conv, ConvTranspose and their gradients
+void register_fused_ops(OpRegistry& registry);        // FusedConv, Reorder (internal)
+void register_matmul_ops(OpRegistry& registry);       // MatMul, Gemm
+void register_pool_ops(OpRegistry& registry);         // MaxPool, AveragePool and the global forms
 
 }  // namespace ds

@@ -1,0 +1,21 @@
+// What a fused operator does to its result before storing it: y = activation(y + addend).
+#pragma once
+
+#include <cstdint>
+
+namespace ds::kernels {
+
+enum class Activation { kNone, kRelu, kClip, kSigmoid, kHardSwish, kSilu };
+
+struct Epilogue {
+  Activation activation = Activation::kNone;
+  float low = 0, high = 0;  // of kClip
+  bool add = false;
+};
+
+// Portable form, in place over n elements; addend is read with `add` only and may be y's own copy.
+// Threads: parallel_for. T: float, double.
+template <typename T>
+void apply_epilogue(const Epilogue& epilogue, int64_t n, const T* addend, T* y);
+
+}  // namespace ds::kernels

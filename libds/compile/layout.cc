@@ -1,0 +1,175 @@
+#include "libds/compile/layout.h"
+
+#include <map>
+
+#include "libds/base/log.h"
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+namespace {
+
+bool wants_blocks(const Graph& graph) {
+  for (NodeId id : graph.order()) {
+    const OpDef* def = graph.node(id).def;
+    if (def == nullptr) continue;
+    for (const KernelDef& k : def->kernels)
+      if (k.preferred_layouts) return true;
+  }
+  return false;
+}
+
+// Whether the shape has whole blocks only, so that a blocked value has as many elements as a plain one.
+bool whole_blocks(const TensorDesc& d, Layout layout) {
+  if (d.rank() < 3) return false;
+  return TensorDesc{d.dtype, d.shape, layout}.bytes() == TensorDesc{d.dtype, d.shape}.bytes();
+}
+
+class Assigner {
+ public:
+  Assigner(const Graph& graph, const CompileOptions& options)
+      : graph_(std::make_shared<Graph>(graph)), rewriter_(*graph_), options_(options) {
+    of_.assign(graph_->value_capacity(), Layout::kPlain);
+    is_state_.assign(graph_->value_capacity(), 0);
+    for (const State& s : graph_->states()) is_state_[static_cast<size_t>(s.value)] = 1;
+  }
+
+  LayoutPlan run() {
+    for (NodeId id : graph_->order())
+      with_context([&] { return graph_->node(id).label(); }, [&] { assign(id); });
+    make_interface_plain();
+    log("plan", "layouts: {} reorders", copies_.size());
+    return {graph_, std::move(of_)};
+  }
+
+ private:
+  Layout layout(ValueId id) const { return id == kNone ? Layout::kPlain : of_[static_cast<size_t>(id)]; }
+
+  void assign(NodeId id) {
+    const OpDef& def = *graph_->node(id).def;
+    std::vector<Layout> inputs(graph_->node(id).inputs.size(), Layout::kPlain);
+    std::vector<Layout> outputs(graph_->node(id).outputs.size(), Layout::kPlain);
+    if (!def.is_view) choose(id, def, inputs, outputs);
+    const std::vector<ValueId> operands = graph_->node(id).inputs;
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (operands[i] != kNone && layout(operands[i]) != inputs[i])
+        rewriter_.set_input(id, i, reordered(operands[i], inputs[i], id));
+    const std::vector<ValueId> results = graph_->node(id).outputs;
+    for (size_t i = 0; i < results.size(); ++i)
+      if (results[i] != kNone) of_[static_cast<size_t>(results[i])] = outputs[i];
+  }
+
+  // Changes the lists, which come plain, to what the first kernel that takes the node wants.
+  void choose(NodeId id, const OpDef& def, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    const KernelQuery plain = make_query(*graph_, id, is_state_, options_);
+    if (plain.in(0).dtype != DType::kF32 || plain.out(0).dtype != DType::kF32) return;  // blocks are for f32
+    for (const KernelDef& kernel : def.kernels) {
+      if (kernel.isa > options_.isa) continue;
+      KernelQuery query = plain;
+      std::vector<Layout> wanted_in = inputs, wanted_out = outputs;
+      if (kernel.preferred_layouts) {
+        for (size_t i = 0; i < query.inputs.size(); ++i) query.inputs[i].layout = layout(query.node.inputs[i]);
+        kernel.preferred_layouts(query, wanted_in, wanted_out);
+      } else if (kernel.layout_agnostic) {
+        follow_operands(query, wanted_in, wanted_out);
+      }
+      if (wanted_in != inputs || wanted_out != outputs) {
+        for (size_t i = 0; i < query.inputs.size(); ++i) query.inputs[i].layout = wanted_in[i];
+        for (size_t i = 0; i < query.outputs.size(); ++i) query.outputs[i].layout = wanted_out[i];
+        if (first_accepting(def, query) == &kernel) {
+          inputs = std::move(wanted_in);
+          outputs = std::move(wanted_out);
+          return;
+        }
+      }
+      if (!kernel.decline || kernel.decline(plain).empty()) return;
+    }
+  }
+
+  static const KernelDef* first_accepting(const OpDef& def, const KernelQuery& query) {
+    for (const KernelDef& kernel : def.kernels)
+      if (kernel.isa <= query.isa && (!kernel.decline || kernel.decline(query).empty())) return &kernel;
+    return nullptr;
+  }
+
+  // Elementwise on operands of one shape: blocked when most of them are.
+  void follow_operands(const KernelQuery& query, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    const std::vector<ValueId>& operands = query.node.inputs;
+    Layout found = Layout::kPlain;
+    size_t blocked = 0, present = 0;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      if (operands[i] == kNone) continue;
+      if (query.inputs[i].shape != query.out(0).shape) return;
+      ++present;
+      const Layout l = layout(operands[i]);
+      if (l == Layout::kPlain) continue;
+      if (found == Layout::kPlain) found = l;
+      if (l == found) ++blocked;
+    }
+    if (found == Layout::kPlain || 2 * blocked < present || !whole_blocks(query.out(0), found)) return;
+    for (const TensorDesc& d : query.inputs)
+      if (d.defined() && d.dtype != DType::kF32) return;
+    for (const TensorDesc& d : query.outputs)
+      if (d.defined() && (d.dtype != DType::kF32 || d.shape != query.out(0).shape)) return;
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (operands[i] != kNone) inputs[i] = found;
+    for (size_t i = 0; i < query.outputs.size(); ++i)
+      if (query.outputs[i].defined()) outputs[i] = found;
+  }
+
+  // `id` in another layout, made once and before its first such use. kNone: at the end.
+  ValueId reordered(ValueId id, Layout to, NodeId before) {
+    const auto key = std::make_pair(id, to);
+    if (const auto it = copies_.find(key); it != copies_.end()) return it->second;
+    if (before == kNone) rewriter_.insert_at_end();
+    else rewriter_.insert_before(before);
+    const ValueId copy = rewriter_.emit("Reorder", {id}, {}, graph_->value(id).name + "/reorder");
+    of_.resize(graph_->value_capacity(), Layout::kPlain);
+    is_state_.resize(graph_->value_capacity(), 0);
+    of_[static_cast<size_t>(copy)] = to;
+    copies_[key] = copy;
+    return copy;
+  }
+
+  void make_interface_plain() {
+    std::vector<ValueId> outputs = graph_->outputs();
+    for (ValueId& out : outputs) {
+      if (layout(out) == Layout::kPlain) continue;
+      const std::string name = graph_->value(out).name;
+      const ValueId plain = reordered(out, Layout::kPlain, kNone);
+      rewriter_.rename_value(out, name + "/blocked");
+      rewriter_.rename_value(plain, name);
+      out = plain;
+    }
+    rewriter_.set_outputs(std::move(outputs));
+    std::vector<State> states = graph_->states();
+    rewriter_.clear_states();
+    for (State& s : states) {
+      if (layout(s.update) != Layout::kPlain) s.update = reordered(s.update, Layout::kPlain, kNone);
+      rewriter_.add_state(s);
+    }
+  }
+
+  std::shared_ptr<Graph> graph_;
+  Rewriter rewriter_;
+  const CompileOptions& options_;
+  std::vector<Layout> of_;
+  std::vector<char> is_state_;
+  std::map<std::pair<ValueId, Layout>, ValueId> copies_;
+};
+
+}  // namespace
+
+void set_layouts(KernelQuery& query, const std::vector<Layout>& of) {
+  if (of.empty()) return;
+  for (size_t i = 0; i < query.inputs.size(); ++i)
+    if (query.node.inputs[i] != kNone) query.inputs[i].layout = of[static_cast<size_t>(query.node.inputs[i])];
+  for (size_t i = 0; i < query.outputs.size(); ++i)
+    if (query.node.outputs[i] != kNone) query.outputs[i].layout = of[static_cast<size_t>(query.node.outputs[i])];
+}
+
+LayoutPlan assign_layouts(std::shared_ptr<const Graph> graph, const CompileOptions& options) {
+  if (!options.layouts || !wants_blocks(*graph)) return {std::move(graph), {}};
+  return Assigner(*graph, options).run();
+}
+
+}  // namespace ds

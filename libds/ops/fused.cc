@@ -1,0 +1,132 @@
+// Internal operators of the run-time pipeline: FusedConv and Reorder. Neither is ever exported.
+//
+// FusedConv (x, w, b?, addend?) -> activation(Conv(x, w, b) + addend), with Conv's attributes and
+// `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip. The addend has the
+// output's shape.
+// Reorder (x) -> the same values in another memory layout: those that the plan gives input and output.
+#include "kernels/epilogue.h"
+
+#include <cstring>
+
+#include "libds/base/parallel.h"
+#include "libds/ops/conv.h"
+#include "libds/ops/onednn_kernel.h"
+#include "libds/ops/register.h"
+#include "libds/ops/window.h"
+
+namespace ds {
+namespace {
+
+using kernels::Activation;
+using kernels::Epilogue;
+
+Epilogue epilogue_of(const KernelQuery& q) {
+  static const std::map<std::string, Activation, std::less<>> kNames = {
+      {"", Activation::kNone},           {"relu", Activation::kRelu},           {"clip", Activation::kClip},
+      {"sigmoid", Activation::kSigmoid}, {"hardswish", Activation::kHardSwish}, {"silu", Activation::kSilu}};
+  const std::string name = q.node.attr_string("activation", "");
+  const auto it = kNames.find(name);
+  if (it == kNames.end()) fail(ExitCode::kInternal, "activation '{}' is unknown", name);
+  return {it->second, q.node.attr_float("low", 0), q.node.attr_float("high", 0), q.in(3).defined()};
+}
+
+void infer_fused_conv(InferContext& c) {
+  ops::infer_conv(c);
+  if (!c.has_input(3)) return;
+  const Value& y = c.graph().value(c.node().outputs[0]);
+  if (y.dims && c.has_dims(3) && all_known(*y.dims) && all_known(c.dims(3)) && *y.dims != c.dims(3))
+    c.error("addend {} differs from the output {}", c.graph().dims_string(c.dims(3)), c.graph().dims_string(*y.dims));
+}
+
+KernelDef portable_fused_conv() {
+  KernelDef k;
+  k.name = "portable/fused_conv";
+  k.create = [](const KernelQuery& q) {
+    return make_kernel([s = ops::conv_forward_shape(q), e = epilogue_of(q)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        T* y = c.output(0).mutable_data<T>();
+        kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), c.has_input(2) ? c.input(2).data<T>() : nullptr, y);
+        kernels::apply_epilogue<T>(e, c.output(0).numel(), c.has_input(3) ? c.input(3).data<T>() : nullptr, y);
+      });
+    });
+  };
+  return k;
+}
+
+KernelDef onednn_fused_conv(const char* name, int addend) {
+  const auto request = [](const KernelQuery& q) {
+    kernels::onednn::ConvRequest r = ops::conv_request(q);
+    r.epilogue = epilogue_of(q);
+    return r;
+  };
+  KernelDef k = ops::onednn_kernel(name, [request, addend](const KernelQuery& q, std::string& why) {
+    if (q.in(3).defined() != (addend >= 0)) why = addend >= 0 ? "no addend" : "an addend";
+    return why.empty() ? kernels::onednn::conv_forward(request(q), why) : nullptr;
+  }, addend);
+  k.preferred_layouts = [request](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    ops::conv_layouts(request(q), inputs, outputs);
+  };
+  return k;
+}
+
+// Copies [N, C, plane] between plain and blocked memory, zeros in the padding channels.
+void reorder(const Shape& shape, int from, int to, const float* x, float* y) {
+  const int64_t batch = shape[0], channels = shape[1];
+  const int64_t plane = checked_numel(std::span(shape).subspan(2));
+  const auto padded = [&](int64_t block) { return (channels + block - 1) / block * block; };
+  const auto at = [&](int64_t block, int64_t n, int64_t c, int64_t i) {
+    return ((n * (padded(block) / block) + c / block) * plane + i) * block + c % block;
+  };
+  parallel_for(batch * padded(to), (1 << 14) / std::max<int64_t>(1, plane) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t n = j / padded(to), c = j % padded(to);
+      for (int64_t i = 0; i < plane; ++i) y[at(to, n, c, i)] = c < channels ? x[at(from, n, c, i)] : 0.0f;
+    }
+  });
+}
+
+KernelDef portable_reorder() {
+  KernelDef k;
+  k.name = "portable/reorder";
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32 && q.in(0).rank() >= 3, "not f32 [N, C, ...]"); };
+  k.create = [](const KernelQuery& q) {
+    const Shape shape = q.in(0).shape;
+    const int from = ops::block_of(q.in(0).layout), to = ops::block_of(q.out(0).layout);
+    return make_kernel([=](const KernelContext& c) {
+      reorder(shape, from, to, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+    });
+  };
+  return k;
+}
+
+KernelDef onednn_reorder() {
+  return ops::onednn_kernel("onednn/reorder", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
+    if (q.in(0).rank() < 3 || q.in(0).rank() > 5) return why = "not [N, C, 1 to 3 axes]", nullptr;
+    return kernels::onednn::reorder(q.in(0).shape, ops::block_of(q.in(0).layout), ops::block_of(q.out(0).layout));
+  });
+}
+
+}  // namespace
+
+void register_fused_ops(OpRegistry& registry) {
+  OpDef conv;
+  conv.domain = Graph::kInternalDomain;
+  conv.name = "FusedConv";
+  conv.min_inputs = 2;
+  conv.max_inputs = 4;
+  conv.infer = infer_fused_conv;
+  conv.cost = ops::conv_cost;
+  conv.kernels = {onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  registry.add(std::move(conv));
+
+  OpDef order;
+  order.domain = Graph::kInternalDomain;
+  order.name = "Reorder";
+  order.min_inputs = order.max_inputs = 1;
+  order.infer = ops::infer_same_as_input;
+  order.kernels = {onednn_reorder(), portable_reorder()};
+  registry.add(std::move(order));
+}
+
+}  // namespace ds

@@ -1,0 +1,259 @@
+#include "libds/passes/fuse_conv.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+namespace {
+
+class Fuser {
+ public:
+  explicit Fuser(Graph& graph) : graph_(graph), rw_(graph), is_state_(graph.value_capacity(), 0) {
+    for (const State& s : graph.states()) is_state_[static_cast<size_t>(s.value)] = 1;
+  }
+
+  size_t fold() {
+    size_t folded = 0;
+    for (NodeId id : graph_.order()) {
+      if (!graph_.node(id).alive) continue;
+      const Node& n = graph_.node(id);
+      if (n.is("BatchNormalization")) folded += fold_batch_norm(id);
+      else if (n.is("Mul") || n.is("Add")) folded += fold_channel_constant(id);
+    }
+    return folded;
+  }
+
+  size_t fuse() {
+    size_t made = 0;
+    for (NodeId id : graph_.order())
+      if (graph_.node(id).alive) made += fuse_addend(id);
+    for (NodeId id : graph_.order())
+      if (graph_.node(id).alive) made += fuse_activation(id);
+    return made;
+  }
+
+ private:
+  const Tensor* constant(ValueId id) const {
+    if (id == kNone) return nullptr;
+    const bool state = static_cast<size_t>(id) < is_state_.size() && is_state_[static_cast<size_t>(id)];
+    return state ? nullptr : graph_.value(id).constant.get();
+  }
+
+  // The Conv (or FusedConv) that makes `id` for one reader only; kNone otherwise.
+  NodeId conv_behind(ValueId id, bool fused_too) const {
+    if (id == kNone || graph_.is_output(id)) return kNone;
+    const Value& v = graph_.value(id);
+    if (v.producer == kNone || v.users.size() != 1) return kNone;
+    for (const State& s : graph_.states())
+      if (s.update == id) return kNone;
+    const Node& n = graph_.node(v.producer);
+    return n.is("Conv") || (fused_too && n.is_internal("FusedConv")) ? v.producer : kNone;
+  }
+
+  // Replaces weights W[m] by W[m]*scale[m] and bias b[m] by b[m]*scale[m] + shift[m], and `last` by the convolution.
+  bool rescale(NodeId conv, const std::vector<double>& scale, const std::vector<double>& shift, NodeId last) {
+    const Node& n = graph_.node(conv);
+    const Tensor* w = constant(n.input(1));
+    const bool has_bias = n.input(2) != kNone;
+    const Tensor* b = constant(n.input(2));
+    if (w == nullptr || !is_float(w->dtype()) || (has_bias && b == nullptr)) return false;
+    const int64_t channels = w->dim(0);
+    if (static_cast<int64_t>(scale.size()) != channels || static_cast<int64_t>(shift.size()) != channels) return false;
+    std::vector<double> weights = w->to_doubles(), bias = b != nullptr ? b->to_doubles() : std::vector<double>(scale.size(), 0.0);
+    const size_t each = weights.size() / scale.size();
+    for (size_t m = 0; m < scale.size(); ++m) {
+      for (size_t i = 0; i < each; ++i) weights[m * each + i] *= scale[m];
+      bias[m] = bias[m] * scale[m] + shift[m];
+    }
+    const DType dtype = w->dtype();
+    const Shape shape = w->shape();
+    const std::string name = graph_.value(n.input(1)).name;
+    rw_.set_input(conv, 1, rw_.add_constant(name + "/folded", Tensor::of<double>(shape, std::span<const double>(weights)).cast(dtype)));
+    rw_.set_input(conv, 2, rw_.add_constant(name + "/folded_bias", Tensor::vector<double>(std::span<const double>(bias)).cast(dtype)));
+    rw_.replace_uses(graph_.node(last).outputs[0], graph_.node(conv).outputs[0]);
+    sweep(last);
+    return true;
+  }
+
+  bool fold_batch_norm(NodeId id) {
+    const Node& n = graph_.node(id);
+    if (n.attr_int("training_mode", 0) != 0 || n.inputs.size() != 5) return false;
+    for (size_t i = 1; i < n.outputs.size(); ++i)
+      if (n.outputs[i] != kNone && (!graph_.value(n.outputs[i]).users.empty() || graph_.is_output(n.outputs[i]))) return false;
+    const NodeId conv = conv_behind(n.input(0), false);
+    if (conv == kNone) return false;
+    std::vector<double> p[4];  // gamma, beta, mean, variance
+    for (size_t i = 0; i < 4; ++i) {
+      const Tensor* t = constant(n.inputs[i + 1]);
+      if (t == nullptr) return false;
+      p[i] = t->to_doubles();
+      if (p[i].size() != p[0].size()) return false;
+    }
+    const double epsilon = n.attr_float("epsilon", 1e-5f);
+    std::vector<double> scale(p[0].size()), shift(p[0].size());
+    for (size_t m = 0; m < scale.size(); ++m) {
+      scale[m] = p[0][m] / std::sqrt(p[3][m] + epsilon);
+      shift[m] = p[1][m] - p[2][m] * scale[m];
+    }
+    return rescale(conv, scale, shift, id);
+  }
+
+  // Content of a constant that has one value per channel (or one in all) of a rank-`rank` tensor.
+  std::optional<std::vector<double>> per_channel(ValueId id, size_t rank, int64_t channels) const {
+    const Tensor* t = constant(id);
+    if (t == nullptr || t->shape().size() > rank) return std::nullopt;
+    if (t->numel() == 1) return std::vector<double>(static_cast<size_t>(channels), t->to_doubles()[0]);
+    const size_t lead = rank - t->shape().size();
+    for (size_t i = 0; i < t->shape().size(); ++i)
+      if (t->shape()[i] != (i + lead == 1 ? channels : 1)) return std::nullopt;
+    if (t->numel() != channels) return std::nullopt;
+    return t->to_doubles();
+  }
+
+  bool fold_channel_constant(NodeId id) {
+    const bool product = graph_.node(id).is("Mul");
+    for (size_t side : {0, 1}) {
+      const Node& n = graph_.node(id);
+      const NodeId conv = conv_behind(n.input(side), false);
+      if (conv == kNone) continue;
+      const auto& dims = graph_.value(n.inputs[side]).dims;
+      if (!dims || !(*dims)[1].known()) continue;
+      const int64_t channels = (*dims)[1].raw;
+      const auto values = per_channel(n.input(1 - side), dims->size(), channels);
+      if (!values) continue;
+      const std::vector<double> same(values->size(), product ? 0.0 : 1.0);
+      return product ? rescale(conv, *values, same, id) : rescale(conv, same, *values, id);
+    }
+    return false;
+  }
+
+  // Erases a node that nobody reads any more, then those before it that only it read: whoever looks at
+  // the number of a value's readers next must not count dead ones.
+  void sweep(NodeId id) {
+    if (id == kNone || !graph_.node(id).alive) return;
+    for (ValueId out : graph_.node(id).outputs) {
+      if (out == kNone) continue;
+      if (!graph_.value(out).users.empty() || graph_.is_output(out)) return;
+      for (const State& s : graph_.states())
+        if (s.update == out) return;
+    }
+    const std::vector<ValueId> inputs = graph_.node(id).inputs;
+    rw_.erase_node(id);
+    for (ValueId in : inputs)
+      if (in != kNone) sweep(graph_.value(in).producer);
+  }
+
+  // Add(conv, r) with r of the same shape.
+  bool fuse_addend(NodeId id) {
+    if (!graph_.node(id).is("Add")) return false;
+    // The later of two convolutions takes the other's result as its addend.
+    NodeId conv = kNone;
+    size_t side = 0;
+    for (size_t s : {0, 1}) {
+      const NodeId candidate = conv_behind(graph_.node(id).input(s), false);
+      if (candidate == kNone || graph_.node(id).input(0) == graph_.node(id).input(1)) continue;
+      if (conv == kNone || precedes(conv, candidate)) {
+        conv = candidate;
+        side = s;
+      }
+    }
+    if (conv == kNone) return false;
+    const Value &y = graph_.value(graph_.node(id).input(side)), &r = graph_.value(graph_.node(id).input(1 - side));
+    if (!y.dims || !r.dims || *y.dims != *r.dims || y.dtype != DType::kF32 || r.dtype != DType::kF32) return false;
+    const Node c = graph_.node(conv);
+    rw_.insert_before(id);
+    const std::string name = graph_.node(id).name;
+    const ValueId fused = rw_.emit("FusedConv", {c.input(0), c.input(1), c.input(2), graph_.node(id).input(1 - side)}, c.attrs, name);
+    rw_.replace_uses(graph_.node(id).outputs[0], fused);
+    sweep(id);
+    return true;
+  }
+
+  bool precedes(NodeId a, NodeId b) const {
+    for (NodeId i = a; i != kNone; i = graph_.node(i).next)
+      if (i == b) return true;
+    return false;
+  }
+
+  struct Match {
+    ValueId conv_output = kNone;
+    Attributes attrs;  // activation and its parameters
+  };
+
+  std::optional<double> scalar(ValueId id) const {
+    const Tensor* t = constant(id);
+    if (t == nullptr || t->numel() != 1) return std::nullopt;
+    return t->to_doubles()[0];
+  }
+
+  std::optional<Match> match(NodeId id) const {
+    const Node& n = graph_.node(id);
+    const auto simple = [&](const char* name) { return Match{n.input(0), {{"activation", std::string(name)}}}; };
+    if (n.is("Relu")) return simple("relu");
+    if (n.is("Sigmoid")) return simple("sigmoid");
+    if (n.is("HardSwish")) return simple("hardswish");
+    if (n.is("Clip")) {
+      constexpr double kMost = std::numeric_limits<float>::max();
+      const auto low = n.input(1) == kNone ? std::optional(-kMost) : scalar(n.input(1));
+      const auto high = n.input(2) == kNone ? std::optional(kMost) : scalar(n.input(2));
+      if (!low || !high) return std::nullopt;
+      Match m = simple("clip");
+      m.attrs["low"] = static_cast<float>(*low);
+      m.attrs["high"] = static_cast<float>(*high);
+      return m;
+    }
+    return std::nullopt;
+  }
+
+  // x * Sigmoid(x), x from a convolution that nothing else reads.
+  bool fuse_silu(NodeId id) {
+    const Node& n = graph_.node(id);
+    if (!n.is("Mul")) return false;
+    for (size_t side : {0, 1}) {
+      const ValueId x = n.input(side), gate = n.input(1 - side);
+      if (x == kNone || gate == kNone || x == gate) continue;
+      const Value &xv = graph_.value(x), &gv = graph_.value(gate);
+      if (gv.producer == kNone || xv.producer == kNone || gv.users.size() != 1 || xv.users.size() != 2) continue;
+      if (!graph_.node(gv.producer).is("Sigmoid") || graph_.node(gv.producer).input(0) != x) continue;
+      const Node& c = graph_.node(xv.producer);
+      if (!c.is("Conv") || graph_.is_output(x) || graph_.is_output(gate) || xv.dtype != DType::kF32) continue;
+      replace(id, xv.producer, {{"activation", std::string("silu")}});
+      return true;
+    }
+    return false;
+  }
+
+  bool fuse_activation(NodeId id) {
+    if (fuse_silu(id)) return true;
+    const auto m = match(id);
+    if (!m) return false;
+    const NodeId conv = conv_behind(m->conv_output, true);
+    if (conv == kNone || graph_.node(conv).has_attr("activation") || graph_.value(m->conv_output).dtype != DType::kF32) return false;
+    replace(id, conv, m->attrs);
+    return true;
+  }
+
+  void replace(NodeId id, NodeId conv, const Attributes& activation) {
+    const Node c = graph_.node(conv);
+    Attributes attrs = c.attrs;
+    for (const auto& [key, value] : activation) attrs[key] = value;
+    rw_.insert_before(id);
+    const std::string name = graph_.node(id).name;
+    rw_.replace_uses(graph_.node(id).outputs[0], rw_.emit("FusedConv", c.inputs, std::move(attrs), name));
+    sweep(id);
+  }
+
+  Graph& graph_;
+  Rewriter rw_;
+  std::vector<char> is_state_;
+};
+
+}  // namespace
+
+size_t fold_into_conv(Graph& graph) { return Fuser(graph).fold(); }
+size_t fuse_conv(Graph& graph) { return Fuser(graph).fuse(); }
+
+}  // namespace ds
