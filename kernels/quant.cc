@@ -98,10 +98,9 @@ void dynamic_quantize(int64_t n, const float* x, uint8_t* y, float* scale, uint8
 }
 
 template <typename T>
-void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, bool relu, T* y) {
+void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, int32_t least, int32_t most, T* y) {
   const float ra = pa.scale / py.scale, rb = pb.scale / py.scale;
-  const auto lo = static_cast<float>((relu ? std::max<int32_t>(py.zero, std::numeric_limits<T>::min()) : std::numeric_limits<T>::min()) - py.zero);
-  const auto hi = static_cast<float>(std::numeric_limits<T>::max() - py.zero);
+  const auto lo = static_cast<float>(least - py.zero), hi = static_cast<float>(most - py.zero);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float f = static_cast<float>(a[i] - pa.zero) * ra + static_cast<float>(b[i] - pb.zero) * rb;
@@ -166,7 +165,7 @@ DS_QUANTIZE(int32_t)
 #undef DS_QUANTIZE
 
 #define DS_BYTES(T)                                                                                  \
-  template void quant_add(int64_t, const T*, QParams, const T*, QParams, QParams, bool, T*);         \
+  template void quant_add(int64_t, const T*, QParams, const T*, QParams, QParams, int32_t, int32_t, T*);         \
   template void quant_max_pool(const QPoolShape&, const T*, T*);                                     \
   template void quant_global_average(int64_t, int64_t, int64_t, const T*, QParams, QParams, T*);
 DS_BYTES(uint8_t)

@@ -34,9 +34,9 @@ struct QParams {
 };
 
 // y = saturate(round(((a - za)*sa + (b - zb)*sb) / sy) + zy), computed as (a-za)*(sa/sy) + (b-zb)*(sb/sy) in float.
-// T: u8, i8. `relu`: results below zy become zy.
+// T: u8, i8. Results are kept within [least, most].
 template <typename T>
-void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, bool relu, T* y);
+void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, int32_t least, int32_t most, T* y);
 
 // y[i] = table[x[i]]; 256 entries, indexed by the byte's bits.
 void byte_table(int64_t n, const uint8_t* x, const uint8_t* table, uint8_t* y);

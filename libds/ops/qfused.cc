@@ -2,7 +2,8 @@
 //
 // Activations with spatial axes are [N, H, W, C]. Scales and zero points of activations are attributes
 // (x_scale, x_zero, y_scale, y_zero; QAdd: a_scale, ...), those of weights constant inputs. `output` is the
-// dtype of the result: u8 or i8 (rescaled), or f32 for QConv and QMatMul (dequantized).
+// dtype of the result: u8 or i8 (rescaled, kept within lo..hi), or f32 for QConv and QMatMul (dequantized,
+// cut at zero when `relu`).
 //
 //   QConv, QMatMul  x, w, w_scale, w_zero?, bias i32?, bias f32?    -> y
 //   QAdd            a, b -> y       QTable  x, table u8[256] -> y
@@ -29,6 +30,13 @@ DType output_dtype(const Node& node) { return static_cast<DType>(node.attr_int("
 int32_t attr_i32(const Node& node, const char* key) { return static_cast<int32_t>(node.attr_int(key, 0)); }
 kernels::QParams params(const Node& node, const std::string& prefix) {
   return {node.attr_float(prefix + "_scale", 1.0f), attr_i32(node, (prefix + "_zero").c_str())};
+}
+
+// Bounds of an 8-bit result: its type's, narrowed by attributes lo and hi (a Relu or Clip that was folded in).
+std::pair<int32_t, int32_t> bounds(const Node& node) {
+  const bool is_signed = output_dtype(node) == DType::kI8;
+  const int64_t lo = is_signed ? -128 : 0, hi = is_signed ? 127 : 255;
+  return {static_cast<int32_t>(std::max(lo, node.attr_int("lo", lo))), static_cast<int32_t>(std::min(hi, node.attr_int("hi", hi)))};
 }
 
 // --- QConv, QMatMul -------------------------------------------------------------------------------
@@ -82,9 +90,9 @@ std::shared_ptr<Prepared> prepare(const KernelQuery& q, const QConvShape& shape)
   r.relu = q.node.attr_int("relu", 0) != 0;
   r.zero = attr_i32(q.node, "y_zero");
   r.output = output == DType::kF32 ? QOutput::kF32 : output == DType::kI8 ? QOutput::kI8 : QOutput::kU8;
-  r.lo = output == DType::kI8 ? -128 : 0;
-  r.hi = output == DType::kI8 ? 127 : 255;
-  if (r.relu) r.lo = std::max(r.lo, r.zero);
+  const auto [lo, hi] = bounds(q.node);
+  r.lo = lo;
+  r.hi = hi;
   return p;
 }
 
@@ -184,7 +192,7 @@ Window nhwc_window(const Node& node, int64_t kernel_h, int64_t kernel_w) { retur
 
 QConvShape qconv_shape(const KernelQuery& q) {
   const Shape &x = q.in(0).shape, &w = q.in(1).shape, &y = q.out(0).shape;
-  const Window window = nhwc_window(q.node, w[2], w[3]);
+  const Window window = ops::resolve_padding(nhwc_window(q.node, w[2], w[3]), Shape{x[1], x[2]});
   QConvShape s;
   s.batch = x[0];
   s.height = x[1];
@@ -288,7 +296,7 @@ void register_qadd(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 2;
   def.infer = [](InferContext& c) {
     c.require_dtype(0, kBytes);
-    if (c.dtype(1) != c.dtype(0)) c.error("operands differ in type");
+    if (c.dtype(1) != c.dtype(0) || output_dtype(c.node()) != c.dtype(0)) c.error("operands and result differ in type");
     if (c.has_dims(0) && c.has_dims(1) && all_known(c.dims(0)) && all_known(c.dims(1)) && c.dims(0) != c.dims(1)) c.error("operands differ in shape");
     ops::infer_same_as_input(c);
   };
@@ -297,10 +305,10 @@ void register_qadd(OpRegistry& registry) {
   k.in_place = {{0, 0}, {1, 0}};
   k.create = [](const KernelQuery& q) {
     const auto a = params(q.node, "a"), b = params(q.node, "b"), y = params(q.node, "y");
-    return make_kernel([a, b, y, relu = q.node.attr_int("relu", 0) != 0](const KernelContext& c) {
+    return make_kernel([a, b, y, bounds = bounds(q.node)](const KernelContext& c) {
       dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
-        kernels::quant_add(c.input(0).numel(), c.input(0).data<T>(), a, c.input(1).data<T>(), b, y, relu, c.output(0).mutable_data<T>());
+        kernels::quant_add(c.input(0).numel(), c.input(0).data<T>(), a, c.input(1).data<T>(), b, y, bounds.first, bounds.second, c.output(0).mutable_data<T>());
       });
     });
   };
@@ -349,7 +357,7 @@ void register_qpool(OpRegistry& registry) {
   k.name = "portable/qmax_pool";
   k.create = [](const KernelQuery& q) {
     const Shape &x = q.in(0).shape, &y = q.out(0).shape;
-    const Window w = ops::window_of(q.node, q.node.attr_ints("kernel_shape"));
+    const Window w = ops::resolve_padding(ops::window_of(q.node, q.node.attr_ints("kernel_shape")), Shape{x[1], x[2]});
     const kernels::QPoolShape s = {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1],
                                    w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
     return make_kernel([s](const KernelContext& c) {

@@ -140,6 +140,7 @@ TEST(QFused, ConvKernelsAgreeBitForBit) {
         attrs["y_zero"] = out == DType::kI8 ? int64_t{-20} : int64_t{30};
         attrs["output"] = static_cast<int64_t>(out);
         attrs["relu"] = static_cast<int64_t>(seed % 2);
+        if (seed % 2 == 1) attrs["lo"] = std::get<int64_t>(attrs["y_zero"]);
         const Tensor bias = random_tensor({m}, seed, -5000, 5000).cast(DType::kI32);
         const Tensor scale = random_tensor({m}, seed + 100, 0.001, 0.02).cast(DType::kF32);
         const Tensor float_bias = random_tensor({m}, seed + 200, -3, 3).cast(DType::kF32);
@@ -182,7 +183,7 @@ TEST(QFused, PointwiseAndPooling) {
   // (a-128)*0.5 + b*0.25 = -0.25, -59, 32, 37.75, 127.25
   EXPECT_EQ(run1("QAdd", {a, b}, add).to_ints(), (Ints{100, 41, 132, 138, 227}));
   Attributes relu = add;
-  relu["relu"] = int64_t{1};
+  relu["lo"] = int64_t{100};
   EXPECT_EQ(run1("QAdd", {a, b}, relu).to_ints(), (Ints{100, 100, 132, 138, 227}));
   std::vector<uint8_t> table(256);
   for (size_t i = 0; i < 256; ++i) table[i] = static_cast<uint8_t>(255 - i);

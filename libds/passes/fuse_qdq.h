@@ -1,0 +1,31 @@
+// Runs quantized models on 8-bit integers: DequantizeLinear -> operator -> QuantizeLinear becomes one internal
+// operator (ops/qfused.cc), with the rescaling, bias and activation in its epilogue.
+//
+//   Conv, Gemm, MatMul (constant 8-bit weights; bias, Relu and Clip folded; float result when nothing quantizes it)
+//   Add, MaxPool, GlobalAveragePool, Concat, pointwise functions of one operand (by table), and operators that only
+//   move elements, which then move bytes
+//   QLinearConv and QLinearMatMul with constant weights
+//
+// Spatial operators work on [N, H, W, C] activations; Transpose nodes stand at the borders of a chain of them, so
+// that a ResNet is transposed once at each end. Everything else keeps its Q/DQ nodes and runs in float.
+//
+// Results: sums are exact, rounding happens once, at the QuantizeLinear. Against float arithmetic on the dequantized
+// values the quantized result may differ by one step where that arithmetic rounds the other way.
+// For graphs about to run only; what is saved stays plain ONNX.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+
+// Runs one node on content, for tables of pointwise functions; empty: these stay in float.
+using EvaluateNode = std::function<std::vector<Tensor>(const Graph&, NodeId, std::span<const Tensor>)>;
+
+// Whether anything changed.
+bool fuse_quantized(Rewriter& rewriter, const EvaluateNode& evaluate);
+
+}  // namespace ds
