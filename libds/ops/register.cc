@@ -12,7 +12,12 @@ OpRegistry& OpRegistry::instance() {
 }
 
 void register_all_ops(OpRegistry& registry) {
-  register_elementwise_ops(registry);
+  register_binary_ops(registry);
+  register_compare_ops(registry);
+  register_unary_ops(registry);
+  register_cast_ops(registry);
+  register_reduce_ops(registry);
+  register_softmax_ops(registry);
   register_conv_ops(registry);
   register_fused_ops(registry);
   register_matmul_ops(registry);
