@@ -1,0 +1,20 @@
+// Loops that do nothing but multiply-adds on registers: what the arithmetic units can deliver.
+//
+// Each runs `rounds` rounds on enough independent accumulators to hide the latency, stores a value
+// that depends on all of them to `sink`, and returns the operations done (a multiply-add is two).
+// Single-threaded. The _avx2 and _avx512 ones need that instruction set (vnni: AVX512-VNNI).
+#pragma once
+
+#include <cstdint>
+
+namespace ds::kernels {
+
+int64_t peak_f32_portable(int64_t rounds, float* sink);
+int64_t peak_f32_avx2(int64_t rounds, float* sink);
+int64_t peak_f32_avx512(int64_t rounds, float* sink);
+// u8 x s8 into s32, as quantized convolutions and matrix products need it.
+int64_t peak_s8_portable(int64_t rounds, float* sink);
+int64_t peak_s8_avx2(int64_t rounds, float* sink);
+int64_t peak_s8_vnni_avx512(int64_t rounds, float* sink);
+
+}  // namespace ds::kernels

@@ -1,0 +1,84 @@
+#include "libds/run/peak.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+
+#include "kernels/peak.h"
+#include "libds/base/cpu.h"
+#include "libds/base/parallel.h"
+
+namespace ds {
+namespace {
+
+using Loop = int64_t (*)(int64_t rounds, float* sink);
+
+Loop loop_for(bool is_int8) {
+  const Isa isa = cpu_isa();
+  if (is_int8) return isa >= Isa::kVnni ? kernels::peak_s8_vnni_avx512 : isa >= Isa::kAvx2 ? kernels::peak_s8_avx2 : kernels::peak_s8_portable;
+  return isa >= Isa::kAvx512 ? kernels::peak_f32_avx512 : isa >= Isa::kAvx2 ? kernels::peak_f32_avx2 : kernels::peak_f32_portable;
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double measure(Loop loop, int threads) {
+  // Rounds for about 3 ms on one thread.
+  int64_t rounds = 1000;
+  float sink = 1.0f;
+  for (;;) {
+    const double start = now_seconds();
+    loop(rounds, &sink);
+    if (now_seconds() - start > 3e-3) break;
+    rounds *= 2;
+  }
+  const int threads_before = num_threads();
+  set_num_threads(threads);
+  double best = 0;
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    std::atomic<int64_t> operations{0};
+    const double start = now_seconds();
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        float own = 1.0f;
+        operations += loop(rounds, &own);
+      }
+    });
+    best = std::max(best, static_cast<double>(operations.load()) / (now_seconds() - start));
+  }
+  set_num_threads(threads_before);
+  return best;
+}
+
+}  // namespace
+
+double peak_flops(DType dtype, int threads) {
+  static std::mutex mutex;
+  static std::map<std::pair<bool, int>, double> known;
+  const bool is_int8 = dtype == DType::kI8 || dtype == DType::kU8;
+  threads = std::max(1, threads);
+  std::lock_guard lock(mutex);
+  double& peak = known[{is_int8, threads}];
+  if (peak == 0) peak = measure(loop_for(is_int8), threads);
+  return peak;
+}
+
+DType compute_dtype(const Graph& graph) {
+  for (NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    if (node.is("QuantizeLinear") || node.is("QLinearConv") || node.is("QLinearMatMul") || node.is("ConvInteger") ||
+        node.is("MatMulInteger") || node.is("DynamicQuantizeLinear"))
+      return DType::kI8;
+  }
+  return DType::kF32;
+}
+
+double compute_efficiency(double flops, double seconds, DType dtype, int threads) {
+  if (flops <= 0 || seconds <= 0) return 0;
+  return std::min(1.0, flops / seconds / peak_flops(dtype, threads));
+}
+
+}  // namespace ds

@@ -1,0 +1,23 @@
+// How fast this machine can compute at most: the yardstick of `ds_compute_efficiency`.
+//
+// Measured by a short register-only loop of multiply-adds (kernels/peak.h) at the instruction set in
+// force, on all `threads` at once, best of several tries; kept for the life of the process.
+#pragma once
+
+#include "libds/base/dtype.h"
+#include "libds/ir/graph.h"
+
+namespace ds {
+
+// Operations per second (a multiply-add is two) of `threads` threads at `dtype`: kI8 and kU8 measure
+// 8-bit dot products, every other type f32. The first call for a pair takes about 30 ms.
+double peak_flops(DType dtype, int threads);
+
+// The type most of the model's arithmetic is done in: kI8 when it is quantized, else kF32.
+DType compute_dtype(const Graph& graph);
+
+// flops / seconds / peak, in 0..1; 0 when nothing was measured. Above 1 only by measurement noise,
+// which is clipped.
+double compute_efficiency(double flops, double seconds, DType dtype, int threads);
+
+}  // namespace ds
