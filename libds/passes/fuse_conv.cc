@@ -11,9 +11,7 @@ namespace {
 
 class Fuser {
  public:
-  explicit Fuser(Graph& graph) : graph_(graph), rw_(graph), is_state_(graph.value_capacity(), 0) {
-    for (const State& s : graph.states()) is_state_[static_cast<size_t>(s.value)] = 1;
-  }
+  explicit Fuser(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
 
   size_t fold() {
     size_t folded = 0;
@@ -247,13 +245,13 @@ class Fuser {
   }
 
   Graph& graph_;
-  Rewriter rw_;
+  Rewriter& rw_;
   std::vector<char> is_state_;
 };
 
 }  // namespace
 
-size_t fold_into_conv(Graph& graph) { return Fuser(graph).fold(); }
-size_t fuse_conv(Graph& graph) { return Fuser(graph).fuse(); }
+bool fold_into_conv(Rewriter& rewriter, PassContext&) { return Fuser(rewriter).fold() > 0; }
+bool fuse_conv(Rewriter& rewriter, PassContext&) { return Fuser(rewriter).fuse() > 0; }
 
 }  // namespace ds

@@ -2,20 +2,17 @@
 // never went through here.
 #pragma once
 
-#include <cstddef>
-
-#include "libds/ir/graph.h"
+#include "libds/passes/pass.h"
 
 namespace ds {
 
 // Conv followed by BatchNormalization in inference form, or by Mul or Add with a per-channel constant,
 // becomes one Conv with other weights and bias. Only where the weights are constant and nobody else
-// reads the convolution. Exact in real arithmetic; rounding differs (computed in f64). Returns how many
-// nodes were folded.
-size_t fold_into_conv(Graph& graph);
+// reads the convolution. Exact in real arithmetic; rounding differs (computed in f64).
+bool fold_into_conv(Rewriter& rewriter, PassContext& context);
 
 // Conv + residual Add + activation (Relu, Clip, Sigmoid, HardSwish, x*Sigmoid(x)) becomes ai.ds.FusedConv.
-// Bitwise equal to the separate nodes only up to the kernels' order of rounding. Returns the number made.
-size_t fuse_conv(Graph& graph);
+// Equal to the separate nodes up to rounding.
+bool fuse_conv(Rewriter& rewriter, PassContext& context);
 
 }  // namespace ds

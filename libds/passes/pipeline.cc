@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "libds/base/log.h"
+#include "libds/passes/fuse_conv.h"
 
 namespace ds {
 namespace {
@@ -13,6 +14,8 @@ constexpr Pass kDeadCode = {"dead-code", "erase nodes whose results nobody uses"
 constexpr Pass kIdentities = {"identities", "remove nodes that return their input", remove_identities};
 constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
+constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
+constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
 
 struct Pipeline {
   std::string_view name;
@@ -29,6 +32,8 @@ const std::vector<Pipeline>& pipelines() {
            &kIdentities,
            &kFoldConstants,
            &kCommon,
+           &kFoldIntoConv,
+           &kFuseConv,
            &kDeadCode,
        }},
       {"train", {&kDeadCode}},
