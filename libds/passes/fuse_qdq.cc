@@ -23,7 +23,7 @@ const std::vector<int64_t> kToNhwc = {0, 2, 3, 1}, kToNchw = {0, 3, 1, 2};
 
 class QuantFuser {
  public:
-  QuantFuser(Rewriter& rw, const EvaluateNode& evaluate) : rw_(rw), g_(rw.graph()), evaluate_(evaluate) {}
+  QuantFuser(Rewriter& rw, const Evaluate& evaluate) : rw_(rw), g_(rw.graph()), evaluate_(evaluate) {}
 
   bool run() {
     sink_dequantize();
@@ -46,6 +46,7 @@ class QuantFuser {
     }
     rw_.insert_at_end();
     if (changed_) rw_.remove_dead_nodes();
+    changed_ |= fold_weights();
     return changed_;
   }
 
@@ -509,15 +510,38 @@ class QuantFuser {
     }
   }
 
+  // Weights that no fused operator took are dequantized now, not in every run.
+  bool fold_weights() {
+    if (!evaluate_) return false;
+    bool folded = false;
+    const std::vector<char> is_state = state_values(g_);
+    for (NodeId id : g_.order()) {
+      const Node& n = g_.node(id);
+      if (!n.is("DequantizeLinear")) continue;
+      std::vector<Tensor> inputs;
+      for (ValueId in : n.inputs) {
+        const bool known = in == kNone || (constant(in) != nullptr && !is_state[static_cast<size_t>(in)]);
+        if (!known) break;
+        inputs.push_back(in == kNone ? Tensor() : *constant(in));
+      }
+      if (inputs.size() != n.inputs.size()) continue;
+      const ValueId out = n.outputs[0];
+      replace(out, rw_.add_constant(g_.value(out).name + "/real", evaluate_(g_, id, inputs)[0]));
+      folded = true;
+    }
+    if (folded) rw_.remove_dead_nodes();
+    return folded;
+  }
+
   Rewriter& rw_;
   Graph& g_;
-  const EvaluateNode& evaluate_;
+  const Evaluate& evaluate_;
   std::map<ValueId, ValueId> nhwc_;  // 8-bit value -> the same with channels last
   bool changed_ = false;
 };
 
 }  // namespace
 
-bool fuse_quantized(Rewriter& rewriter, const EvaluateNode& evaluate) { return QuantFuser(rewriter, evaluate).run(); }
+bool fuse_qdq(Rewriter& rewriter, PassContext& context) { return QuantFuser(rewriter, context.evaluate).run(); }
 
 }  // namespace ds

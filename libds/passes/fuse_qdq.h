@@ -14,18 +14,11 @@
 // For graphs about to run only; what is saved stays plain ONNX.
 #pragma once
 
-#include <functional>
-#include <span>
-#include <vector>
-
-#include "libds/ir/rewriter.h"
+#include "libds/passes/pass.h"
 
 namespace ds {
 
-// Runs one node on content, for tables of pointwise functions; empty: these stay in float.
-using EvaluateNode = std::function<std::vector<Tensor>(const Graph&, NodeId, std::span<const Tensor>)>;
-
-// Whether anything changed.
-bool fuse_quantized(Rewriter& rewriter, const EvaluateNode& evaluate);
+// Tables of pointwise functions, and weights that stay in float after all, need context.evaluate.
+bool fuse_qdq(Rewriter& rewriter, PassContext& context);
 
 }  // namespace ds

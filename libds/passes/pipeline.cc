@@ -6,6 +6,7 @@
 
 #include "libds/base/log.h"
 #include "libds/passes/fuse_conv.h"
+#include "libds/passes/fuse_qdq.h"
 
 namespace ds {
 namespace {
@@ -16,14 +17,15 @@ constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
 constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
+constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
 
 struct Pipeline {
   std::string_view name;
   std::vector<const Pass*> passes;
 };
 
-// Order matters: folding exposes identities and equal nodes, fusions want a clean graph, and dead
-// code goes last.
+// Order matters: folding exposes identities and equal nodes, fusions want a clean graph, quantized patterns are
+// matched before float fusions take them apart, and dead code goes last.
 const std::vector<Pipeline>& pipelines() {
   static const std::vector<Pipeline> table = {
       {"inference",
@@ -31,6 +33,7 @@ const std::vector<Pipeline>& pipelines() {
            &kDeadCode,
            &kIdentities,
            &kFoldConstants,
+           &kFuseQdq,
            &kCommon,
            &kFoldIntoConv,
            &kFuseConv,

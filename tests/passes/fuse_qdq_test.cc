@@ -43,7 +43,8 @@ std::vector<Tensor> run(const std::shared_ptr<Graph>& g, const std::vector<Tenso
 std::shared_ptr<Graph> fused(const std::shared_ptr<Graph>& g) {
   auto copy = std::make_shared<Graph>(*g);
   Rewriter rw(*copy);
-  EXPECT_TRUE(fuse_quantized(rw, evaluate_node));
+  PassContext context{evaluate_node};
+  EXPECT_TRUE(fuse_qdq(rw, context));
   verify_graph(*copy);
   return copy;
 }
@@ -122,7 +123,8 @@ TEST(FuseQdq, WhatItCannotTakeStaysAsItIs) {
   const ValueId float_weights = b.rw.add_constant("w", random_tensor({4, 3, 3, 3}, 3).cast(DType::kF32));
   b.rw.add_output(b.rw.emit("Conv", {b.pair(x, 0.03f, 128), float_weights}));
   Rewriter rw(*b.g);
-  EXPECT_FALSE(fuse_quantized(rw, evaluate_node));
+  PassContext context{evaluate_node};
+  EXPECT_FALSE(fuse_qdq(rw, context));
   EXPECT_EQ(count_ops(*b.g).at("Conv"), 1);
 }
 
