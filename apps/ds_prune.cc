@@ -4,6 +4,7 @@
 
 #include "apps/common/options.h"
 #include "libds/base/file.h"
+#include "libds/eval/gate.h"
 #include "libds/ir/onnx_export.h"
 #include "libds/ir/onnx_import.h"
 #include "libds/tasks/prune/prune.h"
@@ -17,6 +18,7 @@ struct Args {
   std::optional<std::string> output, report;
   std::optional<double> target_sparsity, target_flops;
   ds::PruneOptions prune;
+  ds::GateOptions gate;
   ds::cli::Common common;
 };
 
@@ -48,14 +50,20 @@ void check(const Command& c, Args& a) {
     if (!a.target_sparsity) ds::cli::usage_error("either --target-sparsity or --structured channels with --target-flops is needed");
     p.target_sparsity = *a.target_sparsity;
   }
+  if (c.given("max-drop") != c.given("eval-data")) ds::cli::usage_error("--max-drop and --eval-data belong together");
+  if (c.given("label-key") && !c.given("eval-data")) ds::cli::usage_error("--label-key belongs to --eval-data");
   if (!a.output && !a.common.dry_run) ds::cli::usage_error("--output is needed unless --dry-run is given");
 }
 
 int run(const Args& a) {
   const std::string name = a.model == "-" ? "standard input" : a.model;
   const auto graph = ds::load_model(a.model);
-  const ds::PruneReport report = ds::with_context([&] { return name; }, [&] { return ds::prune(*graph, a.prune); });
-  if (!a.common.dry_run) ds::save_model(*graph, *a.output);
+  const bool gated = !a.gate.data.empty();
+  const auto original = gated ? std::make_shared<const ds::Graph>(*graph) : nullptr;
+  ds::PruneReport report = ds::with_context([&] { return name; }, [&] { return ds::prune(*graph, a.prune); });
+  if (gated) report.gate = ds::run_gate(original, graph, a.gate);
+  const bool passed = !gated || report.gate->passed();
+  if (!a.common.dry_run && passed) ds::save_model(*graph, *a.output);
   if (a.report) ds::write_file_atomic(*a.report, ds::prune_report_json(report));
   const bool stdout_is_model = !a.common.dry_run && a.output == "-";
   if (a.common.json && !stdout_is_model) {
@@ -65,6 +73,9 @@ int run(const Args& a) {
     const std::string text = a.common.json ? ds::prune_report_json(report) : ds::prune_report_text(report);
     std::fwrite(text.data(), 1, text.size(), stderr);
   }
+  if (!passed)
+    ds::fail(ds::ExitCode::kGateFailed, "{}: accuracy drops by {:.2f} points, from {:.2f} % to {:.2f} %; --max-drop allows {:g}: nothing is written",
+             name, report.gate->drop(), 100 * report.gate->before, 100 * report.gate->after, a.gate.max_drop);
   return 0;
 }
 
@@ -94,12 +105,18 @@ Command make_command() {
   c.option("--channel-multiple", &a->multiple, "N", "keep channel counts multiples of N; auto: 8 below 64 channels, else 16");
   c.option("--shape", &a->prune.shapes, "NAME:SHAPE",
            "shape of an input (x:1x3x224x224) or size of a symbolic dimension (batch:8) at which FLOPs count");
+  c.group("Accuracy gate");
+  c.option("--max-drop", &a->gate.max_drop, "POINTS", "fail, and write nothing, when top-1 accuracy drops by more percentage points").min(0).default_text("");
+  c.option("--eval-data", &a->gate.data, "DATA", "labelled samples to measure it on: .npz, .csv, or images,labels as .npy or IDX").file();
+  c.option("--label-key", &a->gate.label_key, "NAME", "which array or column of --eval-data holds the labels");
   c.common(&a->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDryRun | ds::cli::kConfig);
+  c.exit_status(ds::ExitCode::kGateFailed, "the accuracy drops by more than --max-drop");
   c.exit_status(ds::ExitCode::kUnsupported, "the target cannot be met, or nothing can be pruned");
   c.example("ds-prune model.onnx --target-sparsity 0.7 -o sparse.onnx", "Zero 70 % of the weights");
   c.example("ds-prune model.onnx --structured channels --target-flops 0.5 -o half.onnx", "Remove channels until half the FLOPs are left");
   c.example("ds-prune model.onnx --structured channels --target-flops 0.5 -o - | ds-quantize - --calibration-data x.npz -o small.onnx",
             "Prune and quantize in one go");
+  c.example("ds-prune model.onnx --target-sparsity 0.7 --max-drop 0.5 --eval-data val.npz -o sparse.onnx", "Only if accuracy drops by at most half a point");
   c.body([a](const Command& command) {
     check(command, *a);
     return run(*a);

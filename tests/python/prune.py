@@ -243,7 +243,7 @@ class Prune(unittest.TestCase):
     def test_excluded_layers_stay(self):
         path, x = self.write("lenet")
         out = self.dir / "out.onnx"
-        ds("ds-prune", path, "--structured", "channels", "--target-flops", 0.8, "--exclude", "c2.*", "-o", out, "-q")
+        ds("ds-prune", path, "--structured", "channels", "--target-flops", 0.975, "--channel-multiple", 1, "--exclude", "c2.*", "-o", out, "-q")
         shapes = {i.name: list(i.dims) for i in onnx.load(out).graph.initializer}
         self.assertEqual(shapes["c2.w"], [48, 24, 5, 5])
         self.assertLess(shapes["f1.w"][0], 120)
@@ -255,6 +255,25 @@ class Prune(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertAlmostEqual(json.loads(done.stdout)["sparsity"], 0.5, places=4)
         self.assertFalse((self.dir / "no.onnx").exists())
+
+    def test_gate(self):
+        path, _ = self.write("lenet")
+        x = np.random.default_rng(1).standard_normal((40, 1, 28, 28)).astype(np.float32)
+        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        labels = session.run(None, {"x": x})[0].argmax(1)  # what the model itself says: 100 % before pruning
+        np.savez(self.dir / "eval.npz", x=x, labels=labels)
+        gate = ["--eval-data", self.dir / "eval.npz", "--max-drop", "5"]
+        out, report = self.dir / "out.onnx", self.dir / "report.json"
+        done = run("ds-prune", path, "--target-sparsity", "0.01", *gate, "-o", out, "--report", report, "-q")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(report.read_text())["accuracy"]["before"], 1.0)
+        self.assertTrue(out.exists())
+        out.unlink()
+        done = run("ds-prune", path, "--target-sparsity", "0.999", *gate, "-o", out, "-q")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b"accuracy drops", done.stderr)
+        self.assertFalse(out.exists())
+        self.assertEqual(run("ds-prune", path, "--target-sparsity", "0.5", "--max-drop", "5", "-o", out).returncode, 64)
 
     def test_errors_are_one_line_with_the_documented_code(self):
         path, _ = self.write("lenet")

@@ -181,6 +181,10 @@ std::string prune_report_json(const PruneReport& r) {
     j["flops"] = {{"before", r.flops_before}, {"after", r.flops_after}, {"ratio", r.flops_ratio()}};
     j["shapes_assumed"] = r.shapes_assumed;
   }
+  if (r.gate) {
+    j["accuracy"] = {{"before", r.gate->before}, {"after", r.gate->after}, {"samples", r.gate->samples},
+                     {"max_drop", r.gate->max_drop}, {"passed", r.gate->passed()}};
+  }
   j["layers"] = Json::array();
   for (const PrunedLayer& l : r.layers) {
     Json row;
@@ -218,6 +222,10 @@ std::string prune_report_text(const PruneReport& r) {
                         100.0 * r.options.target_flops, r.shapes_assumed ? ", sizes that the model leaves open counted as 1" : "");
   } else {
     text += fmt::format("zeros {} of {} prunable weights ({:.4f} %)\n", r.zeros, r.prunable, 100.0 * r.sparsity());
+  }
+  if (r.gate) {
+    text += fmt::format("accuracy {:.2f} % -> {:.2f} % on {} samples ({:+.2f} points)\n", 100 * r.gate->before, 100 * r.gate->after,
+                        r.gate->samples, -r.gate->drop());
   }
   return text;
 }

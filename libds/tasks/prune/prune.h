@@ -6,9 +6,11 @@
 // under "ds.prune".
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "libds/eval/gate.h"
 #include "libds/ir/graph.h"
 #include "libds/passes/sparsify.h"
 
@@ -41,6 +43,7 @@ struct PruneReport {
   size_t bytes_before = 0, bytes_after = 0;             // of all initializers
   int64_t flops_before = 0, flops_after = 0;            // structured: one run at `shapes`
   bool shapes_assumed = false;                          // some dimension was taken as 1
+  std::optional<GateResult> gate;                       // filled in by the caller who asked for it
 
   double sparsity() const { return prunable > 0 ? static_cast<double>(zeros) / static_cast<double>(prunable) : 0.0; }
   double flops_ratio() const { return flops_before > 0 ? static_cast<double>(flops_after) / static_cast<double>(flops_before) : 1.0; }
