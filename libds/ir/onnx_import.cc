@@ -354,12 +354,18 @@ class Importer {
 
   void canonicalise_and_infer() {
     for (NodeId id : graph_->order()) {
+      if (options_.allow_unknown_ops && has_untyped_input(graph_->node(id))) continue;  // behind an unknown operator
       if (graph_->node(id).def != nullptr || graph_->node(id).domain.empty()) upgrade_node(rw_, id, opset_);
       with_context([&] { return graph_->node(id).label(); }, [&] { check_arity(graph_->node(id)); });
       rw_.infer(id);
       for (ValueId out : std::vector<ValueId>(graph_->node(id).outputs))
         if (out != kNone) with_context([&] { return graph_->node(id).label(); }, [&] { complete_type(out); });
     }
+  }
+
+  bool has_untyped_input(const Node& n) const {
+    return std::any_of(n.inputs.begin(), n.inputs.end(),
+                       [&](ValueId in) { return in != kNone && graph_->value(in).dtype == DType::kUndefined; });
   }
 
   // What inference could not tell is taken from the file; what both tell must agree in type.
@@ -426,6 +432,17 @@ void parse_protobuf(std::string_view bytes, onnx::ModelProto& model) {
   if (model.ir_version() < 3) fail(ExitCode::kUnsupported, "IR version {} is not supported (3 and above are)", model.ir_version());
 }
 
+// Names in a file may hold anything; a message is one line of printable text.
+std::string printable(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) out += fmt::format("\\x{:02x}", byte);
+    else out += c;
+  }
+  return out;
+}
+
 std::string folder_of(const std::string& path) {
   const size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : path.substr(0, slash + 1);
@@ -434,9 +451,13 @@ std::string folder_of(const std::string& path) {
 }  // namespace
 
 std::shared_ptr<Graph> parse_model(std::string_view bytes, const std::string& folder, const ImportOptions& options) {
-  onnx::ModelProto model;
-  parse_protobuf(bytes, model);
-  return Importer(model, folder, options).import();
+  try {
+    onnx::ModelProto model;
+    parse_protobuf(bytes, model);
+    return Importer(model, folder, options).import();
+  } catch (const Error& error) {
+    throw Error(error.code(), printable(error.what()));
+  }
 }
 
 std::shared_ptr<Graph> load_model(const std::string& path, const ImportOptions& options) {

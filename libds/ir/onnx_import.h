@@ -15,7 +15,8 @@
 namespace ds {
 
 struct ImportOptions {
-  // Keep operators the registry does not know as nodes without OpDef (for inspection) instead of failing.
+  // Keep operators the registry does not know as nodes without OpDef instead of failing. Such a
+  // graph is for looking at only: what lies behind an unknown operator is neither typed nor canonical.
   bool allow_unknown_ops = false;
 };
 
