@@ -44,14 +44,10 @@ $(OUT)/int8.onnx: $(OUT)/pruned.onnx
 	$(BIN)/ds-quantize $< --calibration-data $(TRAIN_DATA) --calibration-samples 512 --observer moving-average -o $@
 
 # One run of the benchmark gives both the table and the file.
-$(OUT)/bench.json: $(OUT)/init.onnx $(OUT)/trained.onnx $(OUT)/pruned.onnx $(OUT)/int8.onnx
-	$(BIN)/ds-bench $^ --data $(TEST_DATA) --batch 64 --json > $@.part
-	mv $@.part $@
-
-$(OUT)/bench.txt: $(OUT)/init.onnx $(OUT)/trained.onnx $(OUT)/pruned.onnx $(OUT)/int8.onnx
-	$(BIN)/ds-bench $^ --data $(TEST_DATA) --batch 64 > $@.part
-	mv $@.part $@
-	cat $@
+$(OUT)/bench.json $(OUT)/bench.txt &: $(OUT)/init.onnx $(OUT)/trained.onnx $(OUT)/pruned.onnx $(OUT)/int8.onnx
+	$(BIN)/ds-bench $^ --data $(TEST_DATA) --batch 64 --output $(OUT)/bench.json > $(OUT)/bench.txt.part
+	mv $(OUT)/bench.txt.part $(OUT)/bench.txt
+	cat $(OUT)/bench.txt
 
 $(OUT)/answer.txt: $(OUT)/int8.onnx $(OUT)/bench.json scripts/ask_digit
 	scripts/ask_digit $(BIN) $< $(DIGITS) > $@.part

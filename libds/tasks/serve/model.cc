@@ -7,6 +7,9 @@
 #include "libds/base/error.h"
 #include "libds/base/log.h"
 #include "libds/base/random.h"
+#include "libds/passes/pipeline.h"
+#include "libds/run/executor.h"
+#include "libds/run/model_cost.h"
 #include "libds/run/peak.h"
 #include "libds/tasks/serve/bucket.h"
 
@@ -107,15 +110,22 @@ void add_to(std::atomic<double>& total, double amount) { total.fetch_add(amount,
 
 }  // namespace
 
-ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, const ModelOptions& options) : options_(options) {
+ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, const ModelOptions& options)
+    : options_(options), graph_(std::move(graph)) {
   info_.name = std::move(name);
   with_context([&] { return fmt::format("model '{}'", info_.name); }, [&] {
-    check_interface(*graph);
-    compute_dtype_ = compute_dtype(*graph);
+    check_interface(*graph_);
+    compute_dtype_ = compute_dtype(*graph_);
     peak_flops(compute_dtype_, options_.threads);  // now, not while a client waits
+    // Rewritten once, so that the instances share what the passes make of the weights.
     SessionOptions session_options;
+    auto prepared = std::make_shared<Graph>(*graph_);
+    PipelineOptions passes;
+    passes.evaluate = evaluate_node;
+    run_pipeline(*prepared, session_options.pipeline, passes);
+    session_options.pipeline.clear();
     session_options.threads = options_.threads;
-    for (int i = 0; i < options_.instances; ++i) sessions_.push_back(std::make_unique<Session>(graph, session_options));
+    for (int i = 0; i < options_.instances; ++i) sessions_.push_back(std::make_unique<Session>(prepared, session_options));
     bool open = true;
     for (const TensorSpec& spec : info_.inputs) open = open && open_first_axis(spec);
     for (const TensorSpec& spec : info_.outputs) open = open && open_first_axis(spec);
@@ -364,13 +374,29 @@ std::vector<Tensor> ServedModel::run_rows(Session& session, const std::vector<Te
   return outputs;
 }
 
+// Model FLOPs at these shapes; 0 when they cannot be told.
+double ServedModel::flops_of(const std::vector<Shape>& shapes) {
+  constexpr size_t kMostShapes = 256;  // clients choose the shapes: no more than this is remembered
+  {
+    std::lock_guard lock(recent_mutex_);
+    const auto it = flops_of_shapes_.find(shapes);
+    if (it != flops_of_shapes_.end()) return it->second;
+  }
+  const std::optional<Cost> cost = model_cost(*graph_, shapes);
+  const double flops = cost ? static_cast<double>(cost->flops) : 0;
+  std::lock_guard lock(recent_mutex_);
+  if (flops_of_shapes_.size() >= kMostShapes) flops_of_shapes_.clear();
+  return flops_of_shapes_[shapes] = flops;
+}
+
 std::vector<Tensor> ServedModel::run_timed(Session& session, const std::vector<Tensor>& inputs) {
-  const std::shared_ptr<const Plan> plan = session.plan(shapes_of(inputs));  // compiled outside the timing
+  const std::vector<Shape> shapes = shapes_of(inputs);
+  session.plan(shapes);  // compiled outside the timing
   const TimePoint start = Clock::now();
   std::vector<Tensor> outputs = session.run(inputs);
   const double seconds = seconds_between(start, Clock::now());
-  if (plan && plan->flops > 0) {
-    const auto flops = static_cast<double>(plan->flops);
+  const double flops = flops_of(shapes);
+  if (flops > 0) {
     add_to(stats_.flops, flops);
     add_to(stats_.compute_seconds, seconds);
     std::lock_guard lock(recent_mutex_);

@@ -13,6 +13,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -58,7 +59,7 @@ class ServedModel {
     Histogram queue_seconds{Histogram::time_bounds()};    // from arrival to the start of its batch
     Histogram batch_rows{Histogram::size_bounds()};
     std::atomic<int64_t> running{0};        // requests in batches under way
-    std::atomic<double> flops{0};           // done by planned runs
+    std::atomic<double> flops{0};           // done by runs whose cost is known
     std::atomic<double> compute_seconds{0}; // spent in them
   };
   const Stats& stats() const { return stats_; }
@@ -81,11 +82,13 @@ class ServedModel {
   void run_requests(Session& session, std::vector<Pending>& batch);
   std::vector<Tensor> run_rows(Session& session, const std::vector<Tensor>& inputs);
   std::vector<Tensor> run_timed(Session& session, const std::vector<Tensor>& inputs);
+  double flops_of(const std::vector<Shape>& shapes);
   uint64_t key_for(const InferRequest& request);
 
   ModelInfo info_;
   ModelOptions options_;
   bool joins_ = false;
+  std::shared_ptr<const Graph> graph_;  // as loaded
   DType compute_dtype_ = DType::kF32;
   Stats stats_;
 
@@ -102,6 +105,7 @@ class ServedModel {
     double flops = 0, seconds = 0;
   };
   mutable std::mutex recent_mutex_;
+  std::map<std::vector<Shape>, double> flops_of_shapes_;  // guarded by recent_mutex_
   std::vector<Run> recent_;  // ring of the latest runs
   size_t recent_next_ = 0;
 

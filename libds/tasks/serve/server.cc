@@ -147,11 +147,13 @@ int serve(const ServeOptions& options) {
   Server server(options);
   server.start();
   if (!options.port_file.empty()) write_file_atomic(options.port_file, fmt::format("{}\n", server.port()));
-  fmt::print(stderr, "ds-serve: listening on http://{} ({})\n", server.address(), fmt::join(server.model_names(), ", "));
+  if (!options.quiet)
+    fmt::print(stderr, "ds-serve: listening on http://{} ({})\n", server.address(), fmt::join(server.model_names(), ", "));
 
   int signal = 0;
   sigwait(&signals, &signal);
-  fmt::print(stderr, "ds-serve: {}: finishing requests under way\n", signal == SIGTERM ? "terminated" : "interrupted");
+  if (!options.quiet)
+    fmt::print(stderr, "ds-serve: {}: finishing requests under way\n", signal == SIGTERM ? "terminated" : "interrupted");
   // Whoever asks twice does not want to wait.
   std::thread([signals] {
     int again = 0;

@@ -26,6 +26,7 @@ struct ServeOptions {
   int io_threads = 2;
   HttpLimits limits;
   std::chrono::milliseconds drain_time{30'000};  // for requests under way when told to stop
+  bool quiet = false;               // no lines about starting and stopping
 };
 
 class Server final : public ModelHost {

@@ -1,0 +1,313 @@
+// ds-bench's statistics on known numbers, and its report on small models. No test looks at how long
+// anything took.
+#include "libds/tasks/bench/bench.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "libds/base/error.h"
+#include "libds/base/file.h"
+#include "libds/base/random.h"
+#include "libds/data/npz.h"
+#include "libds/ir/onnx_export.h"
+#include "libds/ir/rewriter.h"
+#include "libds/run/peak.h"
+
+namespace ds::bench {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+TEST(TimingStats, PercentilesInterpolate) {
+  const std::vector<double> x = {4, 1, 3, 2};
+  EXPECT_DOUBLE_EQ(percentile(x, 0), 1);
+  EXPECT_DOUBLE_EQ(percentile(x, 1), 4);
+  EXPECT_DOUBLE_EQ(percentile(x, 0.5), 2.5);
+  EXPECT_DOUBLE_EQ(percentile(x, 0.9), 3.7);
+  const std::vector<double> one = {7};
+  EXPECT_DOUBLE_EQ(percentile(one, 0.99), 7);
+  const TimingSummary s = summarize(x);
+  EXPECT_DOUBLE_EQ(s.min, 1);
+  EXPECT_DOUBLE_EQ(s.mean, 2.5);
+  EXPECT_DOUBLE_EQ(s.p50, 2.5);
+}
+
+TEST(TimingStats, PairedRatioCancelsDrift) {
+  // The machine slows down threefold half-way; b is always 1.25 times as fast as a, within 2 %.
+  std::vector<double> a, b;
+  Random random(5);
+  for (int i = 0; i < 200; ++i) {
+    const double speed = i < 100 ? 1 : 3;
+    a.push_back(speed * (1 + 0.02 * random.uniform()));
+    b.push_back(speed * 0.8 * (1 + 0.02 * random.uniform()));
+  }
+  const PairedRatio r = paired_ratio(a, b, 0);
+  EXPECT_NEAR(r.speedup, 1.25, 0.01);
+  EXPECT_GT(r.low, 1.24);
+  EXPECT_LT(r.high, 1.26);
+  EXPECT_LE(r.low, r.speedup);
+  EXPECT_GE(r.high, r.speedup);
+}
+
+TEST(TimingStats, PairedRatioIsDeterministicAndTellsNoDifference) {
+  std::vector<double> a, b;
+  Random random(6);
+  for (int i = 0; i < 101; ++i) {
+    a.push_back(1 + 0.3 * random.uniform());
+    b.push_back(1 + 0.3 * random.uniform());
+  }
+  const PairedRatio r = paired_ratio(a, b, 3), again = paired_ratio(a, b, 3);
+  EXPECT_EQ(r.low, again.low);
+  EXPECT_EQ(r.high, again.high);
+  EXPECT_LT(r.low, 1);
+  EXPECT_GT(r.high, 1);
+  const PairedRatio self = paired_ratio(a, a, 3);
+  EXPECT_EQ(self.speedup, 1);
+  EXPECT_EQ(self.low, 1);
+  EXPECT_EQ(self.high, 1);
+}
+
+TEST(TimingStats, IntervalCoversTheTruthAboutAsOftenAsItSays) {
+  // Log-normal noise with median ratio 1: of 200 intervals of 95 % at least 90 % hold it.
+  int covered = 0;
+  for (uint64_t trial = 0; trial < 200; ++trial) {
+    Random random(trial, 9);
+    std::vector<double> a, b;
+    for (int i = 0; i < 41; ++i) {
+      a.push_back(std::exp(0.2 * random.normal()));
+      b.push_back(std::exp(0.2 * random.normal()));
+    }
+    const PairedRatio r = paired_ratio(a, b, trial, 400);
+    covered += r.low <= 1 && 1 <= r.high;
+  }
+  EXPECT_GE(covered, 180);
+}
+
+TEST(Peak, EfficiencyIsAPartOfThePeak) {
+  const double peak = peak_flops(DType::kF32, 1);
+  EXPECT_GT(peak, 0);
+  EXPECT_EQ(peak, peak_flops(DType::kF32, 1));  // measured once
+  EXPECT_GT(peak_flops(DType::kI8, 1), 0);
+  EXPECT_NEAR(compute_efficiency(peak / 2, 1, DType::kF32, 1), 0.5, 1e-9);
+  EXPECT_EQ(compute_efficiency(peak * 2, 1, DType::kF32, 1), 1);
+  EXPECT_EQ(compute_efficiency(0, 1, DType::kF32, 1), 0);
+  EXPECT_EQ(compute_efficiency(1, 0, DType::kF32, 1), 0);
+}
+
+// --- the report ----------------------------------------------------------------------------------
+
+// Classifies x f32[n,4] as the index of its largest element: logits = x I.
+std::shared_ptr<Graph> argmax_model() {
+  auto graph = std::make_shared<Graph>();
+  graph->opsets[""] = 17;
+  Rewriter rw(*graph);
+  const ValueId x = rw.add_input("x", DType::kF32, {graph->symbol("n"), 4});
+  Tensor identity = Tensor::zeros(DType::kF32, {4, 4});
+  for (int i = 0; i < 4; ++i) identity.mutable_data<float>()[i * 5] = 1;
+  const ValueId y = rw.emit("MatMul", {x, rw.add_constant("w", identity)});
+  rw.rename_value(y, "y");
+  rw.add_output(y);
+  return graph;
+}
+
+// What of JSON Schema (draft 7) man/ds-bench.schema.json uses; an unknown keyword is an error, so that
+// nothing is taken for checked that is not.
+void validate(const json& value, const json& schema, const std::string& at, std::vector<std::string>& problems) {
+  auto has_type = [&](const std::string& type) {
+    if (type == "object") return value.is_object();
+    if (type == "array") return value.is_array();
+    if (type == "string") return value.is_string();
+    if (type == "integer") return value.is_number_integer();
+    if (type == "number") return value.is_number();
+    if (type == "null") return value.is_null();
+    return false;
+  };
+  for (const auto& [key, rule] : schema.items()) {
+    if (key == "$schema" || key == "title" || key == "description") continue;
+    if (key == "type") {
+      bool fits = rule.is_string() ? has_type(rule) : false;
+      if (rule.is_array())
+        for (const auto& type : rule) fits = fits || has_type(type);
+      if (!fits) problems.push_back(at + ": type is not " + rule.dump());
+    } else if (key == "const") {
+      if (value != rule) problems.push_back(at + ": not " + rule.dump());
+    } else if (key == "enum") {
+      if (std::find(rule.begin(), rule.end(), value) == rule.end()) problems.push_back(at + ": not in " + rule.dump());
+    } else if (key == "minimum") {
+      if (value.is_number() && value < rule) problems.push_back(at + ": below " + rule.dump());
+    } else if (key == "maximum") {
+      if (value.is_number() && value > rule) problems.push_back(at + ": above " + rule.dump());
+    } else if (key == "minItems") {
+      if (value.is_array() && value.size() < rule) problems.push_back(at + ": too few items");
+    } else if (key == "required") {
+      for (const auto& name : rule)
+        if (value.is_object() && !value.contains(name)) problems.push_back(at + ": lacks " + name.dump());
+    } else if (key == "items") {
+      if (value.is_array())
+        for (const auto& item : value) validate(item, rule, at + "[]", problems);
+    } else if (key == "properties") {
+      if (value.is_object())
+        for (const auto& [name, sub] : rule.items())
+          if (value.contains(name)) validate(value.at(name), sub, at + "." + name, problems);
+    } else if (key == "additionalProperties") {
+      if (!value.is_object()) continue;
+      for (const auto& [name, sub] : value.items()) {
+        if (schema.contains("properties") && schema.at("properties").contains(name)) continue;
+        if (rule == false) problems.push_back(at + ": unknown member " + name);
+        else validate(sub, rule, at + "." + name, problems);
+      }
+    } else {
+      problems.push_back("schema keyword not understood: " + key);
+    }
+  }
+}
+
+std::vector<std::string> schema_problems(const json& value) {
+  const json schema = json::parse(read_file(DS_TESTDATA "/../man/ds-bench.schema.json"));
+  std::vector<std::string> problems;
+  validate(value, schema, "$", problems);
+  return problems;
+}
+
+struct Bench : testing::Test {
+  void SetUp() override {
+    folder = std::filesystem::temp_directory_path() / fmt::format("ds_bench_test_{}", ::getpid());
+    std::filesystem::create_directories(folder);
+    model = folder / "m.onnx";
+    save_model(*argmax_model(), model);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+  BenchOptions options(std::vector<std::string> models) {
+    BenchOptions o;
+    o.models = std::move(models);
+    o.iterations = 4;
+    o.warmup = 1;
+    o.note = [this](const std::string& line) { notes += line + "\n"; };
+    return o;
+  }
+  std::filesystem::path folder;
+  std::string model, notes;
+};
+
+TEST_F(Bench, ReportsSizesCostAndOneTimePerRound) {
+  BenchOptions o = options({model, model});
+  o.batch = 3;
+  const BenchReport report = run_bench(o);
+  EXPECT_EQ(report.rounds, 4);
+  ASSERT_EQ(report.models.size(), 2u);
+  for (const ModelReport& m : report.models) {
+    EXPECT_EQ(m.seconds.size(), 4u);
+    EXPECT_EQ(m.file_bytes, static_cast<int64_t>(std::filesystem::file_size(model)));
+    EXPECT_EQ(m.parameters, 16);
+    EXPECT_EQ(m.nonzero_parameters, 4);
+    EXPECT_EQ(m.inputs, (std::vector<std::pair<std::string, Shape>>{{"x", {3, 4}}}));
+    EXPECT_EQ(m.flops, 2 * 3 * 4 * 4);
+    EXPECT_EQ(m.batch, 3);
+    EXPECT_TRUE(m.planned);
+    ASSERT_TRUE(m.efficiency.has_value());
+    EXPECT_GE(*m.efficiency, 0);
+    EXPECT_LE(*m.efficiency, 1);
+    EXPECT_FALSE(m.top1.has_value());
+  }
+  EXPECT_EQ(report.models[0].ratio.speedup, 1);
+  EXPECT_THAT(notes, HasSubstr("random numbers"));
+  EXPECT_THAT(notes, testing::Not(HasSubstr("taken as 1")));
+}
+
+TEST_F(Bench, SaysThatOpenDimensionsAreOne) {
+  const BenchReport report = run_bench(options({model}));
+  EXPECT_EQ(report.models[0].inputs[0].second, (Shape{1, 4}));
+  EXPECT_THAT(notes, HasSubstr("m.onnx: dimensions that were not given are taken as 1: x:1x4"));
+  BenchOptions by_dim = options({model});
+  by_dim.shapes = {"n:5"};
+  EXPECT_EQ(run_bench(by_dim).models[0].inputs[0].second, (Shape{5, 4}));
+  BenchOptions by_shape = options({model});
+  by_shape.shapes = {"x:7x4"};
+  by_shape.batch = 2;  // the whole shape wins
+  EXPECT_EQ(run_bench(by_shape).models[0].inputs[0].second, (Shape{7, 4}));
+}
+
+TEST_F(Bench, AccuracyOverLabelledData) {
+  constexpr int64_t kRows = 70;  // more than one batch, and not a multiple
+  Tensor x = Tensor::zeros(DType::kF32, {kRows, 4}), labels = Tensor::zeros(DType::kI64, {kRows});
+  for (int64_t r = 0; r < kRows; ++r) {
+    x.mutable_data<float>()[r * 4 + r % 4] = 1;
+    labels.mutable_data<int64_t>()[r] = r < 63 ? r % 4 : (r + 1) % 4;  // the last seven are wrong
+  }
+  const std::string data = folder / "d.npz";
+  write_npz(data, {{"x", x}, {"labels", labels}});
+  BenchOptions o = options({model});
+  o.data = data;
+  o.batch = 32;
+  const BenchReport report = run_bench(o);
+  EXPECT_EQ(report.models[0].samples, kRows);
+  ASSERT_TRUE(report.models[0].top1.has_value());
+  EXPECT_DOUBLE_EQ(*report.models[0].top1, 0.9);
+  EXPECT_EQ(report.models[0].inputs[0].second, (Shape{32, 4}));
+  EXPECT_THAT(bench_text(report), HasSubstr("90.00 %"));
+  EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
+  BenchOptions too_large = o;
+  too_large.batch = 71;
+  EXPECT_THROW(run_bench(too_large), Error);
+  BenchOptions both = o;
+  both.shapes = {"n:2"};
+  EXPECT_THROW(run_bench(both), Error);
+}
+
+TEST_F(Bench, JsonFollowsItsSchemaAndTheSchemaRejects) {
+  BenchOptions o = options({model, model});
+  json report = json::parse(bench_json(run_bench(o)));
+  EXPECT_THAT(schema_problems(report), testing::ElementsAre());
+  json broken = report;
+  broken["models"][0].erase("flops");
+  EXPECT_FALSE(schema_problems(broken).empty());
+  broken = report;
+  broken["models"][1]["ds_compute_efficiency"] = 1.5;
+  EXPECT_FALSE(schema_problems(broken).empty());
+  broken = report;
+  broken["surprise"] = 1;
+  EXPECT_FALSE(schema_problems(broken).empty());
+  broken = report;
+  broken["rounds"] = "4";
+  EXPECT_FALSE(schema_problems(broken).empty());
+}
+
+TEST_F(Bench, TextHoldsEveryModel) {
+  const std::string text = bench_text(run_bench(options({model, model})));
+  EXPECT_THAT(text, HasSubstr("p50"));
+  EXPECT_THAT(text, HasSubstr("75.0 % zero"));
+  EXPECT_THAT(text, HasSubstr("reference"));
+  EXPECT_THAT(text, HasSubstr("random inputs"));
+}
+
+TEST_F(Bench, EagerRunsAreReportedAsSuch) {
+  BenchOptions o = options({model});
+  o.static_plan = false;
+  const BenchReport report = run_bench(o);
+  EXPECT_FALSE(report.models[0].planned);
+  EXPECT_FALSE(report.models[0].eager_reason.empty());
+  EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
+}
+
+TEST_F(Bench, ErrorsNameTheFile) {
+  try {
+    BenchOptions o = options({model, folder / "missing.onnx"});
+    run_bench(o);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kNoInput);
+    EXPECT_THAT(error.what(), HasSubstr("missing.onnx"));
+  }
+  BenchOptions o = options({model});
+  o.shapes = {"q:3"};
+  EXPECT_THROW(run_bench(o), Error);
+}
+
+}  // namespace
+}  // namespace ds::bench
