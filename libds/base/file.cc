@@ -108,6 +108,19 @@ void write_file_atomic(const std::string& path, std::string_view contents) {
   if (folder.fd >= 0) ::fsync(folder.fd);
 }
 
+void check_writable(const std::string& path) {
+  if (path == "-") return;
+  struct stat info {};
+  if (::stat(path.c_str(), &info) == 0) {
+    if (S_ISDIR(info.st_mode)) fail(ExitCode::kCantCreate, "{}: is a folder", path);
+    if (!S_ISREG(info.st_mode)) return;  // /dev/null, a pipe
+  }
+  std::string temporary = path + ".XXXXXX";
+  Descriptor file{::mkostemp(temporary.data(), O_CLOEXEC)};
+  if (file.fd < 0) fail(ExitCode::kCantCreate, "{}: cannot create: {}", path, std::strerror(errno));
+  ::unlink(temporary.c_str());
+}
+
 bool file_exists(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0;

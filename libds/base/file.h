@@ -35,6 +35,9 @@ std::string read_file(const std::string& path);
 // file in the same folder, fsync, rename. "-" writes to standard output. Throws kCantCreate/kIoError.
 void write_file_atomic(const std::string& path, std::string_view contents);
 
+// Throws what write_file_atomic() would, before hours of work rather than after them. Leaves no trace.
+void check_writable(const std::string& path);
+
 bool file_exists(const std::string& path);
 
 }  // namespace ds
