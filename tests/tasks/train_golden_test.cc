@@ -19,11 +19,11 @@ namespace {
 constexpr int64_t kBatch = 6;
 constexpr int kSteps = 10;
 
-// ((a * i + b) mod 17 - 8) * scale + offset
+// ((a * i + b) mod 16 - 7.5) * scale + offset: never zero, since zeros count as pruned
 Tensor pattern(Shape shape, int64_t a, int64_t b, float scale, float offset = 0) {
   Tensor t = Tensor::empty(DType::kF32, std::move(shape));
   for (int64_t i = 0; i < t.numel(); ++i)
-    t.mutable_data<float>()[i] = static_cast<float>((a * i + b) % 17 - 8) * scale + offset;
+    t.mutable_data<float>()[i] = (static_cast<float>((a * i + b) % 16) - 7.5f) * scale + offset;
   return t;
 }
 
@@ -79,12 +79,14 @@ class GoldenTraining : public testing::TestWithParam<Variant> {};
 TEST_P(GoldenTraining, FollowsTheReference) {
   const Variant& variant = GetParam();
   const auto expected = reference();
-  ASSERT_FALSE(expected.empty()) << "no reference file";
+  ASSERT_EQ(expected.size(), 18u) << "incomplete reference file";
   const Graph g = model();
   TrainGraphOptions options;
   options.optimizer = variant.optimizer;
   options.weight_decay = 0.01f;
   const bool sgd = variant.optimizer == OptimizerKind::kSgd;
+  // Before BatchNorm the gradient of a bias is zero but for rounding, which AdamW would scale up.
+  if (!sgd) options.freeze = {"conv.bias"};
   const std::vector<Shape> shapes = {{kBatch, 1, 6, 6}};
   const TrainGraph train = build_train_graph(g, shapes, options);
   verify_graph(*train.graph);
@@ -93,7 +95,9 @@ TEST_P(GoldenTraining, FollowsTheReference) {
   compile_options.layouts = false;
   const auto executor = variant.planned ? make_plan_executor(compile(train.graph, compile_options))
                                         : make_eager_executor(train.graph, compile_options);
-  const Tensor images = pattern({kBatch, 1, 6, 6}, 29, 6, 0.125f);
+  const Tensor images = Tensor::empty(DType::kF32, {kBatch, 1, 6, 6});
+  for (int64_t i = 0; i < images.numel(); ++i)
+    images.mutable_data<float>()[i] = static_cast<float>((11 * i * i + 5 * i) % 509 - 254) / 256;
   const Tensor labels = Tensor::of<int64_t>({kBatch}, {0, 1, 2, 0, 1, 2});
   const std::string prefix = sgd ? "sgd " : "adamw ";
   for (int64_t step = 0; step < kSteps; ++step) {
@@ -106,9 +110,6 @@ TEST_P(GoldenTraining, FollowsTheReference) {
     const std::vector<double> got = executor->states()[i].to_doubles();
     const std::vector<double>& want = expected.at(prefix + train.states[i].name);
     ASSERT_EQ(got.size(), want.size());
-    // AdamW divides by the root of the second moment: where a gradient is near zero by cancellation
-    // (the convolution's bias before BatchNorm: exactly zero in exact arithmetic) its sign is noise.
-    if (!sgd && train.states[i].name == "conv.bias") continue;
     for (size_t j = 0; j < got.size(); ++j) EXPECT_NEAR(got[j], want[j], 1e-5) << train.states[i].name << "[" << j << "]";
   }
 }
