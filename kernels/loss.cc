@@ -2,150 +2,156 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "kernels/unary_math.h"
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
 namespace {
 
-constexpr int64_t kGrain = 1 << 12;  // logits worth a thread
+constexpr int64_t kGrain = 1 << 12;  // elements worth a thread
+constexpr int64_t kChunks = 64;
 
-// Largest logit of sample (n, d) and log of the sum of exponentials above it.
-template <typename T>
+// Sum of f(i) over [0, n): chunks that do not depend on the number of threads, added in order.
+template <typename F>
+double chunked_sum(int64_t n, F&& f) {
+  const int64_t chunk = std::max<int64_t>(kGrain, (n + kChunks - 1) / kChunks);
+  const int64_t chunks = (n + chunk - 1) / chunk;
+  double parts[kChunks] = {};
+  parallel_for(chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      double part = 0;
+      for (int64_t i = c * chunk; i < std::min(n, (c + 1) * chunk); ++i) part += f(i);
+      parts[c] = part;
+    }
+  });
+  double total = 0;
+  for (int64_t c = 0; c < chunks; ++c) total += parts[c];
+  return total;
+}
+
+// Maximum and log(sum(exp(x - maximum))) over the classes of one position.
 struct Normalizer {
-  T largest;
-  double log_sum;
+  double highest, log_sum;
 };
 
 template <typename T>
-Normalizer<T> normalizer(const CrossEntropyShape& s, const T* x) {
-  T largest = x[0];
-  for (int64_t c = 1; c < s.c; ++c) largest = std::max(largest, x[c * s.d]);
+Normalizer normalizer(const T* x, int64_t C, int64_t S) {
+  T highest = x[0];
+  for (int64_t c = 1; c < C; ++c) highest = std::max(highest, x[c * S]);
   double sum = 0;
-  for (int64_t c = 0; c < s.c; ++c) sum += std::exp(static_cast<double>(x[c * s.d] - largest));
-  return {largest, std::log(sum)};
+  for (int64_t c = 0; c < C; ++c) sum += static_cast<double>(std::exp(x[c * S] - highest));
+  return {static_cast<double>(highest), std::log(sum)};
 }
 
-template <typename Body>
-void each_sample(const CrossEntropyShape& s, Body&& body) {
-  parallel_for(s.n * s.d, kGrain / std::max<int64_t>(1, s.c) + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) body(i, i / s.d * s.c * s.d + i % s.d);
+template <typename F>
+void for_each_position(const CrossEntropy& p, F&& f) {
+  parallel_for(p.N * p.S, kGrain / (p.C + 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i, i / p.S * p.C * p.S + i % p.S);
   });
 }
 
-// What the mean divides by: the sum of the weights of the labels that count.
-template <typename T>
-double mean_divisor(const CrossEntropyShape& s, const int64_t* labels, const T* weight, bool has_ignored, int64_t ignored) {
-  double sum = 0;
-  for (int64_t i = 0; i < s.n * s.d; ++i)
-    if (!has_ignored || labels[i] != ignored) sum += weight == nullptr ? 1.0 : static_cast<double>(weight[labels[i]]);
-  return sum;
-}
+bool ignored(const CrossEntropy& p, int64_t label) { return p.ignore_index && label == *p.ignore_index; }
 
 }  // namespace
 
-int64_t find_bad_label(const CrossEntropyShape& s, const int64_t* labels, bool has_ignored, int64_t ignored) {
-  for (int64_t i = 0; i < s.n * s.d; ++i) {
-    if (has_ignored && labels[i] == ignored) continue;
-    if (labels[i] < 0 || labels[i] >= s.c) return i;
-  }
+int64_t first_bad_label(const CrossEntropy& p, const int64_t* labels) {
+  for (int64_t i = 0; i < p.N * p.S; ++i)
+    if ((labels[i] < 0 || labels[i] >= p.C) && !ignored(p, labels[i])) return i;
   return -1;
 }
 
 template <typename T>
-void cross_entropy(const CrossEntropyShape& s, Reduction reduction, const T* logits, const int64_t* labels, const T* weight,
-                   bool has_ignored, int64_t ignored, T* loss, T* log_prob) {
-  std::vector<double> losses(static_cast<size_t>(s.n * s.d));
-  each_sample(s, [&](int64_t i, int64_t at) {
-    const T* x = logits + at;
-    const Normalizer<T> norm = normalizer(s, x);
-    if (log_prob != nullptr)
-      for (int64_t c = 0; c < s.c; ++c)
-        log_prob[at + c * s.d] = static_cast<T>(static_cast<double>(x[c * s.d] - norm.largest) - norm.log_sum);
+void cross_entropy(const CrossEntropy& p, const T* x, const int64_t* labels, const T* class_weights, T* loss) {
+  for_each_position(p, [&](int64_t i, int64_t at) {
     const int64_t label = labels[i];
-    if (has_ignored && label == ignored) return;
-    const double w = weight == nullptr ? 1.0 : static_cast<double>(weight[label]);
-    losses[static_cast<size_t>(i)] = w * (norm.log_sum - static_cast<double>(x[label * s.d] - norm.largest));
-  });
-  if (reduction == Reduction::kNone) {
-    for (size_t i = 0; i < losses.size(); ++i) loss[i] = static_cast<T>(losses[i]);
-    return;
-  }
-  double sum = 0;
-  for (double l : losses) sum += l;
-  loss[0] = static_cast<T>(reduction == Reduction::kSum ? sum : sum / mean_divisor(s, labels, weight, has_ignored, ignored));
-}
-
-template <typename T>
-void cross_entropy_grad(const CrossEntropyShape& s, Reduction reduction, const T* logits, const int64_t* labels,
-                        const T* weight, bool has_ignored, int64_t ignored, const T* d_loss, T* d_logits) {
-  const double divisor = reduction == Reduction::kMean ? mean_divisor(s, labels, weight, has_ignored, ignored) : 1.0;
-  each_sample(s, [&](int64_t i, int64_t at) {
-    const T* x = logits + at;
-    T* out = d_logits + at;
-    const int64_t label = labels[i];
-    if (has_ignored && label == ignored) {
-      for (int64_t c = 0; c < s.c; ++c) out[c * s.d] = T(0);
+    if (ignored(p, label)) {
+      loss[i] = T(0);
       return;
     }
-    const double w = weight == nullptr ? 1.0 : static_cast<double>(weight[label]);
-    const double scale = w * static_cast<double>(reduction == Reduction::kNone ? d_loss[i] : d_loss[0]) / divisor;
-    const Normalizer<T> norm = normalizer(s, x);
-    for (int64_t c = 0; c < s.c; ++c) {
-      const double p = std::exp(static_cast<double>(x[c * s.d] - norm.largest) - norm.log_sum);
-      out[c * s.d] = static_cast<T>(scale * (p - (c == label ? 1.0 : 0.0)));
+    const Normalizer z = normalizer(x + at, p.C, p.S);
+    const double l = z.log_sum - (static_cast<double>(x[at + label * p.S]) - z.highest);
+    loss[i] = static_cast<T>(class_weights == nullptr ? l : l * static_cast<double>(class_weights[label]));
+  });
+}
+
+template <typename T>
+double cross_entropy_weight(const CrossEntropy& p, const int64_t* labels, const T* class_weights) {
+  double total = 0;
+  for (int64_t i = 0; i < p.N * p.S; ++i)
+    if (!ignored(p, labels[i])) total += class_weights == nullptr ? 1.0 : static_cast<double>(class_weights[labels[i]]);
+  return total;
+}
+
+template <typename T>
+void cross_entropy_grad(const CrossEntropy& p, const T* x, const int64_t* labels, const T* class_weights, double factor,
+                        bool scalar, const T* d_loss, T* d_x) {
+  for_each_position(p, [&](int64_t i, int64_t at) {
+    const int64_t label = labels[i];
+    if (ignored(p, label)) {
+      for (int64_t c = 0; c < p.C; ++c) d_x[at + c * p.S] = T(0);
+      return;
+    }
+    const Normalizer z = normalizer(x + at, p.C, p.S);
+    const double weight = class_weights == nullptr ? 1.0 : static_cast<double>(class_weights[label]);
+    const T d = static_cast<T>(weight * factor * static_cast<double>(d_loss[scalar ? 0 : i]));
+    const T shift = static_cast<T>(z.highest), log_sum = static_cast<T>(z.log_sum);
+    for (int64_t c = 0; c < p.C; ++c) {
+      const T probability = std::exp(x[at + c * p.S] - shift - log_sum);
+      d_x[at + c * p.S] = (probability - (c == label ? T(1) : T(0))) * d;
     }
   });
 }
 
 template <typename T>
-T mse(int64_t n, const T* x, const T* y) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double e = static_cast<double>(x[i]) - static_cast<double>(y[i]);
-    sum += e * e;
-  }
-  return static_cast<T>(sum / static_cast<double>(n));
+double sum(int64_t n, const T* x) {
+  return chunked_sum(n, [x](int64_t i) { return static_cast<double>(x[i]); });
 }
 
 template <typename T>
-void mse_grad(int64_t n, const T* x, const T* y, T d_loss, T* d_x) {
-  const T scale = T(2) * d_loss / static_cast<T>(n);
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) d_x[i] = scale * (x[i] - y[i]);
+T mse(int64_t n, const T* x, const T* target) {
+  const double total = chunked_sum(n, [=](int64_t i) {
+    const double e = static_cast<double>(x[i]) - static_cast<double>(target[i]);
+    return e * e;
+  });
+  return static_cast<T>(total / static_cast<double>(n));
+}
+
+template <typename T>
+void mse_grad(int64_t n, const T* x, const T* target, T d_loss, T* d_x) {
+  const T f = static_cast<T>(2.0 * static_cast<double>(d_loss) / static_cast<double>(n));
+  parallel_for(n, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) d_x[i] = (x[i] - target[i]) * f;
   });
 }
 
 template <typename T>
-T bce_with_logits(int64_t n, const T* x, const T* y) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double v = static_cast<double>(x[i]);
-    sum += std::max(v, 0.0) - v * static_cast<double>(y[i]) + std::log1p(std::exp(-std::abs(v)));
-  }
-  return static_cast<T>(sum / static_cast<double>(n));
+T bce_with_logits(int64_t n, const T* x, const T* target) {
+  // -t log(s) - (1 - t) log(1 - s) = softplus(x) - t x, without the cancellation.
+  const double total = chunked_sum(n, [=](int64_t i) {
+    return static_cast<double>(softplus(x[i])) - static_cast<double>(target[i]) * static_cast<double>(x[i]);
+  });
+  return static_cast<T>(total / static_cast<double>(n));
 }
 
 template <typename T>
-void bce_with_logits_grad(int64_t n, const T* x, const T* y, T d_loss, T* d_x) {
-  const T scale = d_loss / static_cast<T>(n);
+void bce_with_logits_grad(int64_t n, const T* x, const T* target, T d_loss, T* d_x) {
+  const T f = static_cast<T>(static_cast<double>(d_loss) / static_cast<double>(n));
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) d_x[i] = scale * (T(1) / (T(1) + std::exp(-x[i])) - y[i]);
+    for (int64_t i = begin; i < end; ++i) d_x[i] = (sigmoid(x[i]) - target[i]) * f;
   });
 }
 
-template void cross_entropy(const CrossEntropyShape&, Reduction, const float*, const int64_t*, const float*, bool, int64_t, float*, float*);
-template void cross_entropy(const CrossEntropyShape&, Reduction, const double*, const int64_t*, const double*, bool, int64_t, double*, double*);
-template void cross_entropy_grad(const CrossEntropyShape&, Reduction, const float*, const int64_t*, const float*, bool, int64_t, const float*, float*);
-template void cross_entropy_grad(const CrossEntropyShape&, Reduction, const double*, const int64_t*, const double*, bool, int64_t, const double*, double*);
-template float mse(int64_t, const float*, const float*);
-template double mse(int64_t, const double*, const double*);
-template void mse_grad(int64_t, const float*, const float*, float, float*);
-template void mse_grad(int64_t, const double*, const double*, double, double*);
-template float bce_with_logits(int64_t, const float*, const float*);
-template double bce_with_logits(int64_t, const double*, const double*);
-template void bce_with_logits_grad(int64_t, const float*, const float*, float, float*);
-template void bce_with_logits_grad(int64_t, const double*, const double*, double, double*);
+#define DS_INSTANTIATE(T)                                                                                            \
+  template void cross_entropy(const CrossEntropy&, const T*, const int64_t*, const T*, T*);                          \
+  template double cross_entropy_weight(const CrossEntropy&, const int64_t*, const T*);                               \
+  template void cross_entropy_grad(const CrossEntropy&, const T*, const int64_t*, const T*, double, bool, const T*, T*); \
+  template double sum(int64_t, const T*);                                                                            \
+  template T mse(int64_t, const T*, const T*);                                                                       \
+  template void mse_grad(int64_t, const T*, const T*, T, T*);                                                        \
+  template T bce_with_logits(int64_t, const T*, const T*);                                                           \
+  template void bce_with_logits_grad(int64_t, const T*, const T*, T, T*);
+DS_INSTANTIATE(float) DS_INSTANTIATE(double)
+#undef DS_INSTANTIATE
 
 }  // namespace ds::kernels

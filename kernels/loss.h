@@ -1,44 +1,45 @@
-// Losses and their gradients.
-//
-// Legend: N samples, C classes, D elements behind the class axis (pixels of a segmentation; 1 for a
-// classifier); logits [N, C, D], labels [N, D]. T: float or double; sums are kept in double.
+// Losses and their gradients on raw pointers. Sums are in double and in a fixed order. T: f32, f64.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace ds::kernels {
 
-enum class Reduction { kNone, kSum, kMean };
-
-struct CrossEntropyShape {
-  int64_t n, c, d;
+// Cross-entropy of softmax(x) with integer labels. Legend: x, d_x [N, C, S]; labels [N, S]; C classes.
+struct CrossEntropy {
+  int64_t N, C, S;
+  std::optional<int64_t> ignore_index;  // positions with this label have no loss and no gradient
 };
 
-// First label outside [0, C) that is not `ignored`; -1 when there is none.
-int64_t find_bad_label(const CrossEntropyShape& s, const int64_t* labels, bool has_ignored, int64_t ignored);
+// Index into `labels` of the first one that is neither in [0, C) nor ignored; -1 when all are fine. The
+// functions below expect fine labels.
+int64_t first_bad_label(const CrossEntropy& p, const int64_t* labels);
 
-// loss[n, d] = weight[label] * -log softmax(logits[n, :, d])[label], 0 where the label is ignored; then
-// reduced: one number for sum and mean (mean divides by the weights' sum), N x D numbers for none.
-// weight (per class) may be null; log_prob, if not null, receives log softmax [N, C, D].
+// loss [N, S] = -w[label] log softmax(x)[label], 0 where ignored. `class_weights` [C] may be null.
 template <typename T>
-void cross_entropy(const CrossEntropyShape& s, Reduction reduction, const T* logits, const int64_t* labels, const T* weight,
-                   bool has_ignored, int64_t ignored, T* loss, T* log_prob);
+void cross_entropy(const CrossEntropy& p, const T* x, const int64_t* labels, const T* class_weights, T* loss);
+// Sum of w[label] over positions that are not ignored: what the mean divides by.
+template <typename T>
+double cross_entropy_weight(const CrossEntropy& p, const int64_t* labels, const T* class_weights);
+// d_x = (softmax(x) - onehot) w[label] factor d_loss; d_loss is [N, S] or, with `scalar`, one number.
+template <typename T>
+void cross_entropy_grad(const CrossEntropy& p, const T* x, const int64_t* labels, const T* class_weights, double factor,
+                        bool scalar, const T* d_loss, T* d_x);
 
-// d_logits from d_loss (one number, or N x D for none).
 template <typename T>
-void cross_entropy_grad(const CrossEntropyShape& s, Reduction reduction, const T* logits, const int64_t* labels,
-                        const T* weight, bool has_ignored, int64_t ignored, const T* d_loss, T* d_logits);
+double sum(int64_t n, const T* x);
 
-// Mean of (x - y)², and its gradient in x.
+// Mean of (x - target)^2, and its gradient for x: 2 (x - target) / n d_loss.
 template <typename T>
-T mse(int64_t n, const T* x, const T* y);
+T mse(int64_t n, const T* x, const T* target);
 template <typename T>
-void mse_grad(int64_t n, const T* x, const T* y, T d_loss, T* d_x);
+void mse_grad(int64_t n, const T* x, const T* target, T d_loss, T* d_x);
 
-// Mean binary cross-entropy of sigmoid(x) against y in [0, 1], computed as max(x,0) - xy + log(1 + e^-|x|).
+// Mean of binary cross-entropy of sigmoid(x) with targets in [0, 1], and its gradient for x.
 template <typename T>
-T bce_with_logits(int64_t n, const T* x, const T* y);
+T bce_with_logits(int64_t n, const T* x, const T* target);
 template <typename T>
-void bce_with_logits_grad(int64_t n, const T* x, const T* y, T d_loss, T* d_x);
+void bce_with_logits_grad(int64_t n, const T* x, const T* target, T d_loss, T* d_x);
 
 }  // namespace ds::kernels

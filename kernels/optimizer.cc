@@ -6,46 +6,54 @@
 
 namespace ds::kernels {
 namespace {
+
 constexpr int64_t kGrain = 1 << 13;  // elements worth a thread
-}
+
+}  // namespace
 
 template <typename T>
-void sgd_step(const Sgd<T>& p, int64_t n, const T* w, const T* g, const T* v, const T* mask, T* w_out, T* v_out) {
+void sgd(const Sgd& o, int64_t n, const T* p, const T* gradient, const T* v, const T* mask, T* p_out, T* v_out) {
+  const T lr = static_cast<T>(o.lr), momentum = static_cast<T>(o.momentum), decay = static_cast<T>(o.weight_decay);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const T keep = mask == nullptr ? T(1) : mask[i];
-      const T gradient = g[i] + p.decay * w[i];
-      const T velocity = (p.momentum * v[i] + gradient) * keep;
-      const T direction = p.nesterov ? gradient + p.momentum * velocity : velocity;
-      v_out[i] = velocity;
-      w_out[i] = (w[i] - p.lr * direction) * keep;
+      const T g = gradient[i] + decay * p[i];
+      const T velocity = momentum * v[i] + g;
+      const T updated = p[i] - lr * (o.nesterov ? g + momentum * velocity : velocity);
+      const bool keep = mask == nullptr || mask[i] != T(0);
+      v_out[i] = keep ? velocity : T(0);
+      p_out[i] = keep ? updated : T(0);
     }
   });
 }
 
 template <typename T>
-void adamw_step(const AdamW<T>& p, int64_t n, const T* w, const T* g, const T* m, const T* v, const T* mask, T* w_out,
-                T* m_out, T* v_out) {
-  const T t = static_cast<T>(p.step + 1);
-  const T inverse1 = T(1) / (T(1) - std::pow(p.beta1, t)), inverse2 = T(1) / (T(1) - std::pow(p.beta2, t));
+void adamw(const AdamW& o, int64_t n, const T* p, const T* gradient, const T* m, const T* v, const T* mask, T* p_out,
+           T* m_out, T* v_out) {
+  const double t = static_cast<double>(o.step) + 1.0;
+  const T beta1 = static_cast<T>(o.beta1), beta2 = static_cast<T>(o.beta2);
+  const T rest1 = static_cast<T>(1.0 - o.beta1), rest2 = static_cast<T>(1.0 - o.beta2);
+  // The bias corrections are folded into the step size and into epsilon's neighbour.
+  const T step = static_cast<T>(o.lr / (1.0 - std::pow(o.beta1, t)));
+  const T root = static_cast<T>(1.0 / std::sqrt(1.0 - std::pow(o.beta2, t)));
+  const T epsilon = static_cast<T>(o.epsilon), keep_factor = static_cast<T>(1.0 - o.lr * o.weight_decay);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const T keep = mask == nullptr ? T(1) : mask[i];
-      const T first = (p.beta1 * m[i] + (T(1) - p.beta1) * g[i]) * keep;
-      const T second = (p.beta2 * v[i] + (T(1) - p.beta2) * g[i] * g[i]) * keep;
-      const T step = first * inverse1 / (std::sqrt(second * inverse2) + p.epsilon);
-      m_out[i] = first;
-      v_out[i] = second;
-      w_out[i] = (w[i] - p.lr * (step + p.decay * w[i])) * keep;
+      const T g = gradient[i];
+      const T first = beta1 * m[i] + rest1 * g;
+      const T second = beta2 * v[i] + rest2 * g * g;
+      const T updated = p[i] * keep_factor - step * first / (std::sqrt(second) * root + epsilon);
+      const bool keep = mask == nullptr || mask[i] != T(0);
+      m_out[i] = keep ? first : T(0);
+      v_out[i] = keep ? second : T(0);
+      p_out[i] = keep ? updated : T(0);
     }
   });
 }
 
-template void sgd_step(const Sgd<float>&, int64_t, const float*, const float*, const float*, const float*, float*, float*);
-template void sgd_step(const Sgd<double>&, int64_t, const double*, const double*, const double*, const double*, double*, double*);
-template void adamw_step(const AdamW<float>&, int64_t, const float*, const float*, const float*, const float*, const float*,
-                         float*, float*, float*);
-template void adamw_step(const AdamW<double>&, int64_t, const double*, const double*, const double*, const double*,
-                         const double*, double*, double*, double*);
+#define DS_INSTANTIATE(T)                                                                           \
+  template void sgd(const Sgd&, int64_t, const T*, const T*, const T*, const T*, T*, T*);           \
+  template void adamw(const AdamW&, int64_t, const T*, const T*, const T*, const T*, const T*, T*, T*, T*);
+DS_INSTANTIATE(float) DS_INSTANTIATE(double)
+#undef DS_INSTANTIATE
 
 }  // namespace ds::kernels

@@ -1,35 +1,34 @@
-// Optimizer steps on one parameter.
-//
-// Legend: n elements; w parameter, g its gradient, mask (may be null) 1 where a weight lives and 0
-// where it is pruned: pruned weights and their moments become zero. Outputs may equal the inputs of
-// the same name. T: float or double.
+// Parameter updates on raw pointers. All operands have n elements; outputs may equal the inputs they
+// replace. `mask` may be null; where it is 0 the parameter and its moments become 0 (pruned weights stay
+// pruned). Threads: parallel_for. T: f32, f64.
 #pragma once
 
 #include <cstdint>
 
 namespace ds::kernels {
 
-// PyTorch's SGD: g' = g + decay w; v = momentum v + g'; w -= lr (nesterov ? g' + momentum v : v).
-template <typename T>
+// Stochastic gradient descent with momentum (Sutskever et al., 2013, in the form of today's frameworks):
+// g = gradient + weight_decay p; v' = momentum v + g; p' = p - lr (nesterov ? g + momentum v' : v').
 struct Sgd {
-  T lr, momentum, decay;
+  double lr, momentum, weight_decay;
   bool nesterov;
 };
-
 template <typename T>
-void sgd_step(const Sgd<T>& p, int64_t n, const T* w, const T* g, const T* v, const T* mask, T* w_out, T* v_out);
+void sgd(const Sgd& o, int64_t n, const T* p, const T* gradient, const T* v, const T* mask, T* p_out, T* v_out);
 
-// Adam with decoupled decay (Loshchilov & Hutter, ICLR 2019), bias-corrected:
-// m = b1 m + (1-b1) g; v = b2 v + (1-b2) g²; w -= lr (m / c1 / (sqrt(v / c2) + eps) + decay w),
-// c1 = 1 - b1^(step+1), c2 = 1 - b2^(step+1).
-template <typename T>
+// AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019); `step` counts from 0.
 struct AdamW {
-  T lr, beta1, beta2, epsilon, decay;
-  int64_t step;  // from 0
+  double lr, beta1, beta2, epsilon, weight_decay;
+  int64_t step;
 };
-
 template <typename T>
-void adamw_step(const AdamW<T>& p, int64_t n, const T* w, const T* g, const T* m, const T* v, const T* mask, T* w_out,
-                T* m_out, T* v_out);
+void adamw(const AdamW& o, int64_t n, const T* p, const T* gradient, const T* m, const T* v, const T* mask, T* p_out,
+           T* m_out, T* v_out);
+
+namespace avx2 {
+void sgd(const Sgd& o, int64_t n, const float* p, const float* gradient, const float* v, const float* mask, float* p_out, float* v_out);
+void adamw(const AdamW& o, int64_t n, const float* p, const float* gradient, const float* m, const float* v, const float* mask,
+           float* p_out, float* m_out, float* v_out);
+}  // namespace avx2
 
 }  // namespace ds::kernels

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/compute_type.h"
+#include "kernels/reduce_loops.h"
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
@@ -70,23 +71,6 @@ struct Rule {
   }
 };
 
-// Offsets of all combinations of axes [0, axes), outer to inner.
-template <typename F>
-void for_each_offset(int axes, const int64_t* size, const int64_t* stride, F&& f) {
-  int64_t index[ReduceSpace::kMaxRank] = {}, offset = 0;
-  for (;;) {
-    f(offset);
-    int d = axes - 1;
-    for (; d >= 0; --d) {
-      offset += stride[d];
-      if (++index[d] < size[d]) break;
-      offset -= size[d] * stride[d];
-      index[d] = 0;
-    }
-    if (d < 0) return;
-  }
-}
-
 template <typename R, typename T>
 void fold_row(const T* x, int64_t n, typename R::C shift, typename R::Acc* lanes) {
   using C = typename R::C;
@@ -112,16 +96,6 @@ typename R::Acc fold_all(const ReduceSpace& s, const T* x, typename R::C shift) 
   for_each_offset(inner, s.reduced_size, s.reduced_stride,
                   [&](int64_t offset) { fold_row<R>(x + offset, s.reduced_size[inner], shift, lanes); });
   return merge_lanes<R>(lanes);
-}
-
-template <typename T>
-int64_t kept_offset(const ReduceSpace& s, int axes, int64_t index) {
-  int64_t offset = 0;
-  for (int d = axes - 1; d >= 0; --d) {
-    offset += index % s.kept_size[d] * s.kept_stride[d];
-    index /= s.kept_size[d];
-  }
-  return offset;
 }
 
 // The whole contiguous input to one number: chunks that do not depend on the number of threads.
@@ -162,7 +136,7 @@ void reduce_rows(const ReduceSpace& s, const T* x, T* out) {
   }
   parallel_for(s.outputs, kGrain / s.count + 1, [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
-      const T* start = x + kept_offset<T>(s, s.kept, o);
+      const T* start = x + kept_offset(s, s.kept, o);
       out[o] = value([&](auto rule, auto shift) { return fold_all<decltype(rule)>(s, start, shift); });
     }
   });
@@ -180,7 +154,7 @@ void reduce_columns(const ReduceSpace& s, const T* x, T* out) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t row = t / tiles, column = t % tiles * kTile;
       const int64_t columns = std::min<int64_t>(kTile, width - column);
-      const T* start = x + kept_offset<T>(s, s.kept - 1, row) + column;
+      const T* start = x + kept_offset(s, s.kept - 1, row) + column;
       C shift[kTile] = {};
       if constexpr (op == Reduce::kLogSumExp) {
         std::fill(shift, shift + kTile, M::init());
@@ -208,10 +182,13 @@ void reduce_as(const ReduceSpace& s, const T* x, T* out) {
     return;
   }
   // Without a reduced axis every output has one element behind it: columns with one row.
-  const bool innermost_kept = s.kept > 0 && s.kept_stride[s.kept - 1] == 1;
-  if (innermost_kept) reduce_columns<op>(s, x, out);
+  if (innermost_is_kept(s)) reduce_columns<op>(s, x, out);
   else if (s.reduced > 0) reduce_rows<op>(s, x, out);
-  else *out = Rule<op, T>::finish(Rule<op, T>::step(Rule<op, T>::init(), static_cast<ComputeType<T>>(*x), static_cast<ComputeType<T>>(*x)), 1, static_cast<ComputeType<T>>(*x));
+  else {  // one element in all
+    using R = Rule<op, T>;
+    const auto v = static_cast<typename R::C>(*x);
+    *out = R::finish(R::step(R::init(), v, v), 1, v);
+  }
 }
 
 }  // namespace

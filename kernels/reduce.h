@@ -28,6 +28,12 @@ ReduceSpace make_reduce_space(int rank, const int64_t* dims, uint32_t axes);
 template <typename T>
 void reduce(Reduce op, const ReduceSpace& space, const T* x, T* out);
 
+// kSum, kMean and kSumSquare of f32, eight at a time.
+namespace avx2 {
+bool has_reduce(Reduce op);
+void reduce(Reduce op, const ReduceSpace& space, const float* x, float* out);
+}  // namespace avx2
+
 // Legend for one axis: x is [outer, n, inner].
 
 // Index of the largest (or smallest) along n; the first of equal ones, or the last. out [outer, inner].

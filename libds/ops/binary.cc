@@ -106,27 +106,61 @@ std::optional<IntElement> int_sum(InferContext& c, std::span<const IntElement> x
 
 // --- kernels -------------------------------------------------------------------------------------
 
+void run_portable(Binary op, const Broadcast& space, const KernelContext& c) {
+  dispatch_numeric(c.input(0).dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    kernels::binary<T>(op, space, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
+  });
+}
+
+void run_avx2(Binary op, const Broadcast& space, const KernelContext& c) {
+  kernels::avx2::binary(op, space, c.input(0).data<float>(), c.input(1).data<float>(), c.output(0).mutable_data<float>());
+}
+
+std::string declines_avx2(const KernelQuery& q) {
+  return ops::require(q.inputs.size() == 2 && q.in(0).dtype == DType::kF32, "needs two f32 operands");
+}
+
 // Equal shapes: any layout will do, because 0 op 0 = 0 keeps the padding of blocked layouts zero.
-KernelDef same_shape_kernel(Binary op) {
+KernelDef same_shape_kernel(Binary op, Isa isa) {
   KernelDef k;
-  k.name = "portable/binary_same_shape";
+  k.name = isa == Isa::kAvx2 ? "avx2/binary_same_shape" : "portable/binary_same_shape";
+  k.isa = isa;
   k.in_place = {{0, 0}, {1, 0}};
   k.layout_agnostic = true;
-  k.decline = [](const KernelQuery& q) {
+  k.decline = [isa](const KernelQuery& q) {
+    if (isa == Isa::kAvx2)
+      if (std::string reason = declines_avx2(q); !reason.empty()) return reason;
     return ops::require(q.inputs.size() == 2 && q.in(0).shape == q.in(1).shape, "shapes differ");
   };
-  k.create = [op](const KernelQuery& q) {
+  k.create = [op, isa](const KernelQuery& q) {
     const int64_t n = static_cast<int64_t>(q.out(0).bytes() / dtype_size(q.out(0).dtype));  // with padding
     const int64_t* dims[] = {&n, &n};
     const Broadcast space = kernels::make_broadcast(1, &n, 2, dims);
-    return make_kernel([op, space](const KernelContext& c) {
-      dispatch_numeric(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        kernels::binary<T>(op, space, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
-      });
-    });
+    return make_kernel([op, space, run = isa == Isa::kAvx2 ? run_avx2 : run_portable](const KernelContext& c) { run(op, space, c); });
   };
   return k;
+}
+
+KernelDef avx2_kernel(Binary op) {
+  KernelDef k;
+  k.name = "avx2/binary";
+  k.isa = Isa::kAvx2;
+  k.in_place = {{0, 0}, {1, 0}};
+  k.decline = [](const KernelQuery& q) {
+    const std::string reason = declines_avx2(q);
+    return reason.empty() ? ops::rank_fits_broadcast(q) : reason;
+  };
+  k.create = [op](const KernelQuery& q) {
+    return make_kernel([op, space = ops::broadcast_space(q, {0, 1})](const KernelContext& c) { run_avx2(op, space, c); });
+  };
+  return k;
+}
+
+// Best first: f32 before any type, equal shapes (which allow any layout) before broadcasting.
+std::vector<KernelDef> fast_kernels(Binary op) {
+  if (op == Binary::kDiv || op == Binary::kPRelu) return {avx2_kernel(op)};  // 0 / 0 would spoil the padding
+  return {same_shape_kernel(op, Isa::kAvx2), avx2_kernel(op), same_shape_kernel(op, Isa::kPortable)};
 }
 
 KernelDef binary_kernel(std::function<Binary(const Node&)> op_of) {
@@ -136,12 +170,7 @@ KernelDef binary_kernel(std::function<Binary(const Node&)> op_of) {
   k.decline = ops::rank_fits_broadcast;
   k.create = [op_of = std::move(op_of)](const KernelQuery& q) {
     const Broadcast space = ops::broadcast_space(q, {0, 1});
-    return make_kernel([op = op_of(q.node), space](const KernelContext& c) {
-      dispatch_numeric(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        kernels::binary<T>(op, space, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
-      });
-    });
+    return make_kernel([op = op_of(q.node), space](const KernelContext& c) { run_portable(op, space, c); });
   };
   return k;
 }
@@ -286,7 +315,7 @@ void register_binary(OpRegistry& registry, const char* name, Binary op, GradFn g
     ops::propagate_ints(c, rule);
   };
   def.grad = std::move(grad);
-  if (op != Binary::kDiv) def.kernels.push_back(same_shape_kernel(op));
+  def.kernels = fast_kernels(op);
   def.kernels.push_back(binary_kernel([op](const Node&) { return op; }));
   registry.add(std::move(def));
 }
@@ -302,7 +331,7 @@ void register_fold(OpRegistry& registry, const char* name, Binary op, bool mean,
     if (rule) ops::propagate_ints(c, rule);
   };
   def.grad = std::move(grad);
-  if (!mean) def.kernels.push_back(same_shape_kernel(op));
+  if (!mean) def.kernels = fast_kernels(op);
   def.kernels.push_back(fold_kernel(op, mean));
   registry.add(std::move(def));
 }
@@ -345,7 +374,8 @@ void register_prelu(OpRegistry& registry) {
     if (c.has_dims(0)) c.set_output(0, c.dtype(0), c.dims(0));
   };
   def.grad = grad_prelu;
-  def.kernels = {binary_kernel([](const Node&) { return Binary::kPRelu; })};
+  def.kernels = fast_kernels(Binary::kPRelu);
+  def.kernels.push_back(binary_kernel([](const Node&) { return Binary::kPRelu; }));
   registry.add(std::move(def));
 }
 

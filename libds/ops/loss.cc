@@ -1,169 +1,194 @@
-// Losses: the ONNX SoftmaxCrossEntropyLoss, and mean squared error and binary cross-entropy of our own.
-//
-//   SoftmaxCrossEntropyLoss(scores [N,C,d...], labels [N,d...] [, weights [C]]) -> (loss [, log_prob])
-//   ai.ds.MseLoss(x, target) -> scalar mean       ai.ds.BceWithLogitsLoss(x, target) -> scalar mean
+// Losses: SoftmaxCrossEntropyLoss (ONNX) and the internal MseLoss and BceWithLogitsLoss, which give the
+// mean as a scalar.
 #include "kernels/loss.h"
 
+#include "kernels/cast.h"
+#include "kernels/softmax.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
 
 namespace ds {
 namespace {
 
-using kernels::CrossEntropyShape;
-using kernels::Reduction;
+using kernels::CrossEntropy;
+
+enum class Reduction { kMean, kSum, kNone };
 
 Reduction reduction_of(const Node& n) {
-  const std::string name = n.attr_string("reduction", "mean");
-  if (name == "mean") return Reduction::kMean;
-  if (name == "sum") return Reduction::kSum;
-  if (name == "none") return Reduction::kNone;
-  bad_data("reduction '{}' is none of mean, sum, none", name);
+  const std::string r = n.attr_string("reduction", "mean");
+  if (r == "mean") return Reduction::kMean;
+  if (r == "sum") return Reduction::kSum;
+  if (r == "none") return Reduction::kNone;
+  bad_data("reduction is '{}', expected mean, sum or none", r);
 }
 
-CrossEntropyShape shape_of(const TensorDesc& logits) {
-  CrossEntropyShape s{logits.dim(0), logits.dim(1), 1};
-  for (int64_t i = 2; i < logits.rank(); ++i) s.d *= logits.dim(i);
-  return s;
+CrossEntropy cross_entropy_of(const KernelQuery& q) {
+  CrossEntropy p{q.in(0).dim(0), q.in(0).dim(1), 1, std::nullopt};
+  for (int64_t i = 2; i < q.in(0).rank(); ++i) p.S *= q.in(0).dim(i);
+  if (q.node.has_attr("ignore_index")) p.ignore_index = q.node.attr_int("ignore_index", 0);
+  return p;
+}
+
+// Labels as i64: those of the tensor, or converted into `buffer`. Throws on one outside the classes.
+const int64_t* checked_labels(const CrossEntropy& p, const Tensor& labels, int64_t* buffer) {
+  const int64_t* list = buffer;
+  if (labels.dtype() == DType::kI64) list = labels.data<int64_t>();
+  else kernels::cast<int32_t, int64_t>(labels.numel(), labels.data<int32_t>(), buffer);
+  if (const int64_t bad = kernels::first_bad_label(p, list); bad >= 0)
+    bad_data("label {} of row {} is outside [0, {})", list[bad], bad / p.S, p.C);
+  return list;
+}
+
+void check_scores(InferContext& c, size_t weights) {
+  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(1, {DType::kI64, DType::kI32});
+  if (c.has_input(weights) && c.dtype(weights) != c.dtype(0)) c.error("class weights have type {}, scores {}", dtype_name(c.dtype(weights)), dtype_name(c.dtype(0)));
+  if (!c.has_dims(0)) return;
+  const Dims& scores = c.dims(0);
+  if (scores.size() < 2) c.error("scores ('{}') have rank {}, [N, C, ...] is needed", c.input(0).name, scores.size());
+  if (c.has_input(weights) && c.has_dims(weights) && all_known(c.dims(weights)) && scores[1].known() &&
+      (c.dims(weights).size() != 1 || c.dims(weights)[0] != scores[1]))
+    c.error("class weights are {}, there are {} classes", c.graph().dims_string(c.dims(weights)), scores[1].raw);
+  if (!c.has_dims(1)) return;
+  const Dims& labels = c.dims(1);
+  bool fits = labels.size() + 1 == scores.size();
+  for (size_t i = 0; fits && i < labels.size(); ++i) {
+    const Dim wanted = scores[i == 0 ? 0 : i + 1];
+    fits = !wanted.known() || !labels[i].known() || wanted == labels[i];
+  }
+  if (!fits) c.error("labels ('{}') are {}, scores {}", c.input(1).name, c.graph().dims_string(labels), c.graph().dims_string(scores));
 }
 
 void infer_cross_entropy(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
-  c.require_dtype(1, {DType::kI64, DType::kI32});
-  if (c.has_dims(0) && c.dims(0).size() < 2) c.error("scores need the shape [N, C, ...]");
-  if (c.has_dims(0) && c.has_dims(1)) {
-    Dims expected = {c.dims(0)[0]};
-    expected.insert(expected.end(), c.dims(0).begin() + 2, c.dims(0).end());
-    if (all_known(expected) && all_known(c.dims(1)) && expected != c.dims(1))
-      c.error("labels have shape {}, expected {}", c.graph().dims_string(c.dims(1)), c.graph().dims_string(expected));
-  }
-  const bool whole = reduction_of(c.node()) == Reduction::kNone;
-  c.set_output(0, c.dtype(0), whole ? c.input(1).dims : std::optional<Dims>(Dims{}));
+  check_scores(c, 2);
+  const bool none = reduction_of(c.node()) == Reduction::kNone;
+  c.set_output(0, c.dtype(0), none ? c.input(1).dims : std::optional<Dims>(Dims{}));
   c.set_output(1, c.dtype(0), c.input(0).dims);
 }
 
-// Labels as i64, converted when the graph has i32.
-class Labels {
- public:
-  explicit Labels(const Tensor& t) : converted_(t.dtype() == DType::kI64 ? Tensor() : t.cast(DType::kI64)),
-                                     data_(converted_.defined() ? converted_.data<int64_t>() : t.data<int64_t>()) {}
-  const int64_t* data() const { return data_; }
-
- private:
-  Tensor converted_;
-  const int64_t* data_;
-};
-
-struct CrossEntropySpec {
-  CrossEntropyShape shape;
-  Reduction reduction;
-  bool has_ignored;
-  int64_t ignored;
-
-  explicit CrossEntropySpec(const KernelQuery& q)
-      : shape(shape_of(q.in(0))), reduction(reduction_of(q.node)), has_ignored(q.node.has_attr("ignore_index")),
-        ignored(q.node.attr_int("ignore_index", 0)) {}
-
-  void check(const int64_t* labels) const {
-    const int64_t bad = kernels::find_bad_label(shape, labels, has_ignored, ignored);
-    if (bad >= 0) bad_data("label {} of sample {} is outside 0..{}", labels[bad], bad / shape.d, shape.c - 1);
-  }
-};
-
-KernelDef cross_entropy_kernel() {
-  KernelDef k;
-  k.name = "portable/cross_entropy";
-  k.create = [](const KernelQuery& q) {
-    const CrossEntropySpec spec(q);
-    return make_kernel([spec](const KernelContext& c) {
-      const Labels labels(c.input(1));
-      spec.check(labels.data());
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        kernels::cross_entropy<T>(spec.shape, spec.reduction, c.input(0).data<T>(), labels.data(),
-                                  c.has_input(2) ? c.input(2).data<T>() : nullptr, spec.has_ignored, spec.ignored,
-                                  c.output(0).mutable_data<T>(), c.has_output(1) ? c.output(1).mutable_data<T>() : nullptr);
-      });
-    });
-  };
-  return k;
+// Scratch: labels as i64, then one loss per position.
+std::unique_ptr<Kernel> cross_entropy_kernel(const KernelQuery& q) {
+  const CrossEntropy p = cross_entropy_of(q);
+  const int64_t positions = p.N * p.S;
+  return make_kernel(
+      [p, positions, reduction = reduction_of(q.node)](const KernelContext& c) {
+        auto* buffer = reinterpret_cast<int64_t*>(c.workspace());
+        const int64_t* labels = checked_labels(p, c.input(1), buffer);
+        dispatch_float(c.input(0).dtype(), [&](auto tag) {
+          using T = decltype(tag);
+          const T* x = c.input(0).data<T>();
+          const T* weights = c.has_input(2) ? c.input(2).data<T>() : nullptr;
+          T* out = c.output(0).mutable_data<T>();
+          T* losses = reduction == Reduction::kNone ? out : reinterpret_cast<T*>(buffer + positions);
+          kernels::cross_entropy<T>(p, x, labels, weights, losses);
+          if (reduction != Reduction::kNone) {
+            const double total = kernels::sum(positions, losses);
+            *out = static_cast<T>(reduction == Reduction::kSum ? total : total / kernels::cross_entropy_weight<T>(p, labels, weights));
+          }
+          if (c.has_output(1)) kernels::softmax<T>(true, p.N, p.C, p.S, x, c.output(1).mutable_data<T>());
+        });
+      },
+      static_cast<size_t>(positions) * 2 * sizeof(int64_t));
 }
 
-// (scores, labels, d_loss [, weights]) -> d_scores
-KernelDef cross_entropy_grad_kernel() {
-  KernelDef k;
-  k.name = "portable/cross_entropy_grad";
-  k.create = [](const KernelQuery& q) {
-    const CrossEntropySpec spec(q);
-    return make_kernel([spec](const KernelContext& c) {
-      const Labels labels(c.input(1));
-      spec.check(labels.data());
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        kernels::cross_entropy_grad<T>(spec.shape, spec.reduction, c.input(0).data<T>(), labels.data(),
-                                       c.has_input(3) ? c.input(3).data<T>() : nullptr, spec.has_ignored, spec.ignored,
-                                       c.input(2).data<T>(), c.output(0).mutable_data<T>());
-      });
-    });
-  };
-  return k;
+std::unique_ptr<Kernel> cross_entropy_grad_kernel(const KernelQuery& q) {
+  const CrossEntropy p = cross_entropy_of(q);
+  return make_kernel(
+      [p, reduction = reduction_of(q.node)](const KernelContext& c) {
+        const int64_t* labels = checked_labels(p, c.input(1), reinterpret_cast<int64_t*>(c.workspace()));
+        dispatch_float(c.input(0).dtype(), [&](auto tag) {
+          using T = decltype(tag);
+          const T* weights = c.has_input(3) ? c.input(3).data<T>() : nullptr;
+          const double factor = reduction == Reduction::kMean ? 1.0 / kernels::cross_entropy_weight<T>(p, labels, weights) : 1.0;
+          kernels::cross_entropy_grad<T>(p, c.input(0).data<T>(), labels, weights, factor, reduction != Reduction::kNone,
+                                         c.input(2).data<T>(), c.output(0).mutable_data<T>());
+        });
+      },
+      static_cast<size_t>(p.N * p.S) * sizeof(int64_t));
 }
 
 void register_cross_entropy(OpRegistry& registry) {
   OpDef def;
-  def.name = "SoftmaxCrossEntropyLoss";
+  def.name = "SoftmaxCrossEntropyLoss";  // (scores, labels, weights?) -> loss, log_prob?
   def.min_inputs = 2;
   def.max_inputs = 3;
   def.max_outputs = 2;
   def.infer = infer_cross_entropy;
   def.grad = [](GradContext& g) {
-    if (g.d_output(1) != kNone) fail(ExitCode::kUnsupported, "no gradient through the log-probabilities output");
     if (!g.needs(0)) return;
-    Attributes attrs = g.node().attrs;
+    if (g.d_output(1) != kNone) fail(ExitCode::kUnsupported, "no gradient flows through log_prob");
+    const Attributes attrs = g.node().attrs;
     std::vector<ValueId> inputs = {g.input(0), g.input(1), g.d_output(0)};
     if (g.input(2) != kNone) inputs.push_back(g.input(2));
-    g.set_d_input(0, g.emit("SoftmaxCrossEntropyGrad", inputs, std::move(attrs)));
+    g.set_d_input(0, g.emit("SoftmaxCrossEntropyLossGrad", inputs, attrs));
   };
-  def.kernels = {cross_entropy_kernel()};
+  KernelDef k;
+  k.name = "portable/cross_entropy";
+  k.create = cross_entropy_kernel;
+  def.kernels = {k};
   registry.add(std::move(def));
 
   OpDef grad;
   grad.domain = Graph::kInternalDomain;
-  grad.name = "SoftmaxCrossEntropyGrad";
+  grad.name = "SoftmaxCrossEntropyLossGrad";  // (scores, labels, d_loss, weights?) -> d_scores
   grad.min_inputs = 3;
   grad.max_inputs = 4;
-  grad.infer = ops::infer_same_as_input;
-  grad.kernels = {cross_entropy_grad_kernel()};
+  grad.infer = [](InferContext& c) {
+    check_scores(c, 3);
+    ops::infer_same_as_input(c);
+  };
+  KernelDef gk;
+  gk.name = "portable/cross_entropy_grad";
+  gk.in_place = {{0, 0}};
+  gk.create = cross_entropy_grad_kernel;
+  grad.kernels = {gk};
   registry.add(std::move(grad));
 }
 
-void infer_pair_loss(InferContext& c) {
+// --- losses of pairs -----------------------------------------------------------------------------
+
+enum class PairLoss { kMse, kBce };
+
+void check_pair(InferContext& c) {
   c.require_dtype(0, {DType::kF32, DType::kF64});
-  if (c.dtype(1) != c.dtype(0)) c.error("prediction and target differ in type");
-  if (c.has_dims(0) && c.has_dims(1) && all_known(c.dims(0)) && all_known(c.dims(1)) && c.dims(0) != c.dims(1))
-    c.error("prediction is {}, target {}", c.graph().dims_string(c.dims(0)), c.graph().dims_string(c.dims(1)));
-  c.set_output(0, c.dtype(0), Dims{});
+  if (c.dtype(1) != c.dtype(0)) c.error("the target has type {}, the prediction {}", dtype_name(c.dtype(1)), dtype_name(c.dtype(0)));
+  if (!c.has_dims(0) || !c.has_dims(1)) return;
+  if (all_known(c.dims(0)) && all_known(c.dims(1)) && c.dims(0) != c.dims(1))
+    c.error("the target is {}, the prediction {}", c.graph().dims_string(c.dims(1)), c.graph().dims_string(c.dims(0)));
 }
 
-// A mean over pairs with its gradient operator (x, target, d_loss) -> d_x. `Functions` names the kernels.
-template <typename Functions>
-void register_pair_loss(OpRegistry& registry, const std::string& name) {
+GradFn pair_gradient(PairLoss loss, std::string grad_name) {
+  return [loss, grad_name = std::move(grad_name)](GradContext& g) {
+    const DType dtype = g.dtype(g.input(0));
+    ValueId d_x = kNone;
+    if (g.needs(0) || (g.needs(1) && loss == PairLoss::kMse)) d_x = g.emit(grad_name, {g.input(0), g.input(1), g.d_output(0)});
+    if (g.needs(0)) g.set_d_input(0, d_x);
+    if (!g.needs(1)) return;
+    if (loss == PairLoss::kMse) return g.set_d_input(1, g.emit("Neg", {d_x}));
+    const double count = static_cast<double>(checked_numel(g.shape(g.input(0))));
+    g.set_d_input(1, g.emit("Mul", {g.emit("Mul", {g.input(0), g.scalar(-1.0 / count, dtype)}), g.d_output(0)}));
+  };
+}
+
+void register_pair_loss(OpRegistry& registry, const char* name, PairLoss loss) {
   OpDef def;
   def.domain = Graph::kInternalDomain;
-  def.name = name + "Loss";
+  def.name = name;  // (x, target) -> scalar
   def.min_inputs = def.max_inputs = 2;
-  def.infer = infer_pair_loss;
-  def.grad = [name](GradContext& g) {
-    if (g.needs(1)) fail(ExitCode::kUnsupported, "no gradient for the target of a loss");
-    g.set_d_input(0, g.emit(name + "LossGrad", {g.input(0), g.input(1), g.d_output(0)}));
+  def.infer = [](InferContext& c) {
+    check_pair(c);
+    c.set_output(0, c.dtype(0), Dims{});
   };
+  const std::string grad_name = std::string(name) + "Grad";
+  def.grad = pair_gradient(loss, grad_name);
   KernelDef k;
-  k.name = "portable/" + name;
-  k.create = [](const KernelQuery&) {
-    return make_kernel([](const KernelContext& c) {
+  k.name = "portable/pair_loss";
+  k.create = [loss](const KernelQuery&) {
+    return make_kernel([loss](const KernelContext& c) {
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
-        c.output(0).mutable_data<T>()[0] = Functions::loss(c.input(0).numel(), c.input(0).data<T>(), c.input(1).data<T>());
+        const auto f = loss == PairLoss::kMse ? kernels::mse<T> : kernels::bce_with_logits<T>;
+        *c.output(0).mutable_data<T>() = f(c.input(0).numel(), c.input(0).data<T>(), c.input(1).data<T>());
       });
     });
   };
@@ -172,17 +197,21 @@ void register_pair_loss(OpRegistry& registry, const std::string& name) {
 
   OpDef grad;
   grad.domain = Graph::kInternalDomain;
-  grad.name = name + "LossGrad";
+  grad.name = grad_name;  // (x, target, d_loss) -> d_x
   grad.min_inputs = grad.max_inputs = 3;
-  grad.infer = ops::infer_same_as_input;
+  grad.infer = [](InferContext& c) {
+    check_pair(c);
+    ops::infer_same_as_input(c);
+  };
   KernelDef gk;
-  gk.name = "portable/" + name + "_grad";
-  gk.create = [](const KernelQuery&) {
-    return make_kernel([](const KernelContext& c) {
+  gk.name = "portable/pair_loss_grad";
+  gk.in_place = {{0, 0}};
+  gk.create = [loss](const KernelQuery&) {
+    return make_kernel([loss](const KernelContext& c) {
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
-        Functions::grad(c.input(0).numel(), c.input(0).data<T>(), c.input(1).data<T>(), c.input(2).data<T>()[0],
-                        c.output(0).mutable_data<T>());
+        const auto f = loss == PairLoss::kMse ? kernels::mse_grad<T> : kernels::bce_with_logits_grad<T>;
+        f(c.input(0).numel(), c.input(0).data<T>(), c.input(1).data<T>(), *c.input(2).data<T>(), c.output(0).mutable_data<T>());
       });
     });
   };
@@ -190,26 +219,12 @@ void register_pair_loss(OpRegistry& registry, const std::string& name) {
   registry.add(std::move(grad));
 }
 
-struct Mse {
-  template <typename T>
-  static T loss(int64_t n, const T* x, const T* y) { return kernels::mse(n, x, y); }
-  template <typename T>
-  static void grad(int64_t n, const T* x, const T* y, T d, T* out) { kernels::mse_grad(n, x, y, d, out); }
-};
-
-struct BceWithLogits {
-  template <typename T>
-  static T loss(int64_t n, const T* x, const T* y) { return kernels::bce_with_logits(n, x, y); }
-  template <typename T>
-  static void grad(int64_t n, const T* x, const T* y, T d, T* out) { kernels::bce_with_logits_grad(n, x, y, d, out); }
-};
-
 }  // namespace
 
 void register_loss_ops(OpRegistry& registry) {
   register_cross_entropy(registry);
-  register_pair_loss<Mse>(registry, "Mse");
-  register_pair_loss<BceWithLogits>(registry, "BceWithLogits");
+  register_pair_loss(registry, "MseLoss", PairLoss::kMse);
+  register_pair_loss(registry, "BceWithLogitsLoss", PairLoss::kBce);
 }
 
 }  // namespace ds

@@ -82,6 +82,24 @@ KernelDef reduce_kernel(Reduce op) {
   return k;
 }
 
+KernelDef avx2_reduce_kernel(Reduce op) {
+  KernelDef k;
+  k.name = "avx2/reduce";
+  k.isa = Isa::kAvx2;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); };
+  k.create = [op](const KernelQuery& q) {
+    const Shape shape = q.in(0).shape;
+    return ops::planned_kernel(q, 0b10, [op, shape, node = q.node](const ops::IntArgs& args) -> ops::RunFn {
+      const uint32_t mask = axes_mask(node, ops::int_arg(args, 1), static_cast<int64_t>(shape.size()));
+      const auto space = kernels::make_reduce_space(static_cast<int>(shape.size()), shape.data(), mask);
+      return [op, space](const KernelContext& c) {
+        kernels::avx2::reduce(op, space, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+      };
+    });
+  };
+  return k;
+}
+
 // What every gradient of a reduction starts from: shapes, and the operands with reduced axes kept as 1.
 struct ReduceGrad {
   GradContext& g;
@@ -167,7 +185,8 @@ void register_reduce(OpRegistry& registry, const char* name, Reduce op) {
   def.shape_inputs = 0b10;
   def.infer = [op](InferContext& c) { infer_reduce(op, c); };
   def.grad = reduce_gradient(op);
-  def.kernels = {reduce_kernel(op)};
+  if (kernels::avx2::has_reduce(op)) def.kernels.push_back(avx2_reduce_kernel(op));
+  def.kernels.push_back(reduce_kernel(op));
   registry.add(std::move(def));
 }
 

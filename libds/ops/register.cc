@@ -18,6 +18,11 @@ void register_all_ops(OpRegistry& registry) {
   register_cast_ops(registry);
   register_reduce_ops(registry);
   register_softmax_ops(registry);
+  register_batchnorm_ops(registry);
+  register_norm_ops(registry);
+  register_loss_ops(registry);
+  register_optimizer_ops(registry);
+  register_random_ops(registry);
   register_conv_ops(registry);
   register_fused_ops(registry);
   register_matmul_ops(registry);

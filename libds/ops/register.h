@@ -20,6 +20,14 @@ void register_unary_ops(OpRegistry& registry);     // activations and other func
 void register_cast_ops(OpRegistry& registry);      // Cast, Identity
 void register_reduce_ops(OpRegistry& registry);    // Reduce*, ArgMax, CumSum, TopK
 void register_softmax_ops(OpRegistry& registry);
+void register_batchnorm_ops(OpRegistry& registry);
+void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample
+void register_loss_ops(OpRegistry& registry);
+void register_optimizer_ops(OpRegistry& registry);
+void register_random_ops(OpRegistry& registry);    // Dropout
+void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
+void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
+void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 void register_loss_ops(OpRegistry& registry);         // cross-entropy, squared error, binary cross-entropy
 void register_optimizer_ops(OpRegistry& registry);    // SGD and AdamW steps
 void register_conv_ops(OpRegistry& registry);         // Conv, ConvTranspose and their gradients

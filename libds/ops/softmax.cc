@@ -54,6 +54,39 @@ KernelDef grad_kernel(bool log) {
   return k;
 }
 
+std::string declines_avx2(const KernelQuery& q) {
+  if (q.in(0).dtype != DType::kF32) return "needs f32";
+  return ops::require(rows_of(q).inner == 1, "needs the last axis");
+}
+
+KernelDef avx2_kernel(bool log) {
+  KernelDef k;
+  k.name = "avx2/softmax";
+  k.isa = Isa::kAvx2;
+  k.in_place = {{0, 0}};
+  k.decline = declines_avx2;
+  k.create = [log](const KernelQuery& q) {
+    return make_kernel([log, r = rows_of(q)](const KernelContext& c) {
+      kernels::avx2::softmax(log, r.outer, r.n, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+    });
+  };
+  return k;
+}
+
+KernelDef avx2_grad_kernel(bool log) {
+  KernelDef k;
+  k.name = "avx2/softmax_grad";
+  k.isa = Isa::kAvx2;
+  k.in_place = {{1, 0}, {0, 0}};
+  k.decline = declines_avx2;
+  k.create = [log](const KernelQuery& q) {
+    return make_kernel([log, r = rows_of(q)](const KernelContext& c) {
+      kernels::avx2::softmax_grad(log, r.outer, r.n, c.input(0).data<float>(), c.input(1).data<float>(), c.output(0).mutable_data<float>());
+    });
+  };
+  return k;
+}
+
 void register_softmax(OpRegistry& registry, const char* name, bool log) {
   OpDef def;
   def.name = name;
@@ -64,7 +97,7 @@ void register_softmax(OpRegistry& registry, const char* name, bool log) {
     const Attributes attrs = {{"axis", g.node().attr_int("axis", -1)}};
     g.set_d_input(0, g.emit(grad_name, {g.output(0), g.d_output(0)}, attrs));
   };
-  def.kernels = {forward_kernel(log)};
+  def.kernels = {avx2_kernel(log), forward_kernel(log)};
   registry.add(std::move(def));
 
   OpDef grad;
@@ -72,7 +105,7 @@ void register_softmax(OpRegistry& registry, const char* name, bool log) {
   grad.name = grad_name;  // (y, d_y) -> d_x
   grad.min_inputs = grad.max_inputs = 2;
   grad.infer = infer_softmax;
-  grad.kernels = {grad_kernel(log)};
+  grad.kernels = {avx2_grad_kernel(log), grad_kernel(log)};
   registry.add(std::move(grad));
 }
 

@@ -131,6 +131,38 @@ GradFn gradient_of(const UnaryOp& row) {
   }
 }
 
+std::string needs_f32(const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); }
+
+KernelDef avx2_kernel(const UnaryOp& row) {
+  KernelDef k;
+  k.name = "avx2/unary";
+  k.isa = Isa::kAvx2;
+  k.in_place = {{0, 0}};
+  k.layout_agnostic = keeps_zero(row.op);
+  k.decline = needs_f32;
+  k.create = [&row](const KernelQuery& q) {
+    return make_kernel([f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
+      kernels::avx2::unary(f.op, n, c.input(0).data<float>(), c.output(0).mutable_data<float>(), f.alpha, f.beta);
+    });
+  };
+  return k;
+}
+
+KernelDef avx2_grad_kernel(const UnaryOp& row) {
+  KernelDef k;
+  k.name = "avx2/unary_grad";
+  k.isa = Isa::kAvx2;
+  k.in_place = {{1, 0}, {0, 0}};
+  k.layout_agnostic = derivative_finite_at_zero(row.op);
+  k.decline = needs_f32;
+  k.create = [&row](const KernelQuery& q) {
+    return make_kernel([f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
+      kernels::avx2::unary_grad(f.op, n, c.input(0).data<float>(), c.input(1).data<float>(), c.output(0).mutable_data<float>(), f.alpha, f.beta);
+    });
+  };
+  return k;
+}
+
 void register_unary(OpRegistry& registry, const UnaryOp& row) {
   OpDef def;
   def.name = row.name;
@@ -148,7 +180,8 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
       run_unary(f, n, c.input(0), c.output(0));
     });
   };
-  def.kernels = {k};
+  if (kernels::avx2::has_unary(row.op)) def.kernels.push_back(avx2_kernel(row));
+  def.kernels.push_back(k);
   registry.add(std::move(def));
 
   if (step || !kernels::has_derivative(row.op)) return;
@@ -172,7 +205,8 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
       });
     });
   };
-  grad.kernels = {gk};
+  if (kernels::avx2::has_unary_grad(row.op)) grad.kernels.push_back(avx2_grad_kernel(row));
+  grad.kernels.push_back(gk);
   registry.add(std::move(grad));
 }
 

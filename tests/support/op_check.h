@@ -29,6 +29,7 @@ struct OpCase {
   std::vector<int> wrt = {};
   double kernel_tolerance = 1e-5;  // relative to the largest magnitude of the output; a wider one needs a reason
   std::string name = {};           // to tell cases of one op apart
+  size_t differentiated = 0;       // leading outputs whose gradient is checked; 0: all float ones
 };
 
 // Uniform in [low, high), a pure function of the seed; f64.

@@ -1,0 +1,108 @@
+// The vector functions against the math library in double, over their ranges and at the extremes.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/binary.h"
+#include "kernels/unary.h"
+#include "kernels/unary_math.h"
+#include "libds/base/cpu.h"
+
+namespace ds::kernels {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+bool has_avx2() { return cpu_isa() >= Isa::kAvx2; }
+
+std::vector<float> sweep(float low, float high) {
+  std::vector<float> x;
+  constexpr int kSteps = 200003;
+  for (int i = 0; i <= kSteps; ++i) x.push_back(low + (high - low) * static_cast<float>(i) / kSteps);
+  for (float tiny = 1e-30f; tiny < 1.0f; tiny *= 3.7f) {
+    if (low < 0) x.push_back(-tiny);
+    x.push_back(tiny);
+  }
+  return x;
+}
+
+// Largest |error| / max(|exact|, floor).
+template <Unary op>
+double worst_error(float low, float high, double floor, double alpha = 0, double beta = 0) {
+  const std::vector<float> x = sweep(low, high);
+  std::vector<float> y(x.size());
+  avx2::unary(op, static_cast<int64_t>(x.size()), x.data(), y.data(), alpha, beta);
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double exact = unary_value<op, double>(static_cast<double>(x[i]), alpha, beta);
+    worst = std::max(worst, std::abs(static_cast<double>(y[i]) - exact) / std::max(std::abs(exact), floor));
+  }
+  return worst;
+}
+
+TEST(Simd, FunctionsAreAccurateRelativeToTheirValue) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  EXPECT_LE(worst_error<Unary::kExp>(-87, 88, 0), 2e-7);
+  EXPECT_LE(worst_error<Unary::kSigmoid>(-80, 80, 0), 3e-7);
+  EXPECT_LE(worst_error<Unary::kTanh>(-12, 12, 1e-37), 3e-7);
+  EXPECT_LE(worst_error<Unary::kErf>(-6, 6, 1e-37), 4e-7);
+  EXPECT_LE(worst_error<Unary::kSqrt>(0, 100, 1e-37), 6e-8);
+  EXPECT_LE(worst_error<Unary::kReciprocal>(0.01f, 100, 0), 6e-8);
+}
+
+TEST(Simd, ActivationsAreAccurateRelativeToOne) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  EXPECT_LE(worst_error<Unary::kGelu>(-12, 12, 1), 5e-7);
+  EXPECT_LE(worst_error<Unary::kGeluTanh>(-12, 12, 1), 5e-7);
+  EXPECT_LE(worst_error<Unary::kMish>(-40, 40, 1), 5e-7);
+  EXPECT_LE(worst_error<Unary::kSwish>(-40, 40, 1, 1.0), 5e-7);
+  EXPECT_LE(worst_error<Unary::kHardSwish>(-8, 8, 1), 5e-7);
+  EXPECT_LE(worst_error<Unary::kHardSigmoid>(-8, 8, 1, 0.2, 0.5), 5e-7);
+}
+
+TEST(Simd, ExtremesFollowTheMathLibrary) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  const std::vector<float> x = {kInf, -kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f};
+  for (Unary op : {Unary::kRelu, Unary::kSigmoid, Unary::kTanh, Unary::kExp, Unary::kErf, Unary::kNeg, Unary::kAbs, Unary::kLeakyRelu}) {
+    std::vector<float> fast(x.size()), exact(x.size());
+    avx2::unary(op, static_cast<int64_t>(x.size()), x.data(), fast.data(), 0.1, 0);
+    unary(op, static_cast<int64_t>(x.size()), x.data(), exact.data(), 0.1, 0);
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (std::isnan(exact[i])) {
+        EXPECT_TRUE(std::isnan(fast[i])) << static_cast<int>(op) << " at " << x[i];
+      } else {
+        EXPECT_FLOAT_EQ(fast[i], exact[i]) << static_cast<int>(op) << " at " << x[i];
+      }
+    }
+  }
+}
+
+TEST(Simd, BinaryIsBitwiseEqualToPortable) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  // [5, 19] with a full operand, a row, a column, a scalar: every pair of strides.
+  std::vector<float> a(95), b(95);
+  for (size_t i = 0; i < a.size(); ++i) {
+    a[i] = i % 17 == 3 ? kNan : std::sin(static_cast<float>(i));
+    b[i] = i % 19 == 5 ? kNan : std::cos(static_cast<float>(3 * i));
+  }
+  const int64_t out_dims[] = {5, 19};
+  const int64_t shapes[][2] = {{5, 19}, {1, 19}, {5, 1}, {1, 1}};
+  for (const auto& left : shapes)
+    for (const auto& right : shapes)
+      for (int op = 0; op <= static_cast<int>(Binary::kPRelu); ++op) {
+        if (!avx2::has_binary(static_cast<Binary>(op))) continue;
+        const int64_t* dims[] = {left, right};
+        const Broadcast space = make_broadcast(2, out_dims, 2, dims);
+        std::vector<float> fast(95), exact(95);
+        avx2::binary(static_cast<Binary>(op), space, a.data(), b.data(), fast.data());
+        binary(static_cast<Binary>(op), space, a.data(), b.data(), exact.data());
+        for (size_t i = 0; i < fast.size(); ++i)
+          EXPECT_TRUE(fast[i] == exact[i] || (std::isnan(fast[i]) && std::isnan(exact[i]))) << op << " at " << i;
+      }
+}
+
+}  // namespace
+}  // namespace ds::kernels
