@@ -108,6 +108,7 @@ void register_optimizer_ops(OpRegistry& registry) {
   sgd.max_inputs = 5;
   sgd.min_outputs = sgd.max_outputs = 2;
   sgd.infer = [](InferContext& c) { infer_update(c, 2, 3, 4, 2); };
+  sgd.stops_gradient = true;
   sgd.kernels = {sgd_kernel<true>(), sgd_kernel<false>()};
   registry.add(std::move(sgd));
 
@@ -121,6 +122,7 @@ void register_optimizer_ops(OpRegistry& registry) {
     c.require_dtype(5, {DType::kI64});
     infer_update(c, 3, 4, 6, 3);
   };
+  adamw.stops_gradient = true;
   adamw.kernels = {adamw_kernel<true>(), adamw_kernel<false>()};
   registry.add(std::move(adamw));
 }

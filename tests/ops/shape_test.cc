@@ -21,6 +21,8 @@ const bool added = add_cases({
     {"Concat", {random_tensor({2, 3, 2}, 1), random_tensor({2, 1, 2}, 2), random_tensor({2, 4, 2}, 3)}, {{"axis", int64_t{1}}}},
     {"Split", {random_tensor({2, 7}, 1), ints({3, 0, 4})}, {{"axis", int64_t{1}}}, 3},
     {"Split", {random_tensor({5, 2}, 1)}, {{"num_outputs", int64_t{3}}}, 3, {}, 1e-5, "uneven"},
+    {"Expand", {random_tensor({3, 1}, 1), ints({2, 1, 4})}},
+    {"Tile", {random_tensor({2, 3}, 1), ints({2, 3})}},
     {"Slice", {random_tensor({5, 6}, 1), ints({1, -1}), ints({4, -6}), ints({0, 1}), ints({1, -2})}},
     {"Slice", {random_tensor({5, 6}, 1), ints({2}), ints({1000}), ints({-1})}, {}, 1, {}, 1e-5, "open_end"},
     {"Pad", {random_tensor({2, 3}, 1), ints({1, 2, 0, 1})}},
