@@ -2,6 +2,7 @@
 // variadic Min, Max, Sum, Mean.
 #include "kernels/binary.h"
 #include "kernels/compute_type.h"
+#include "libds/ops/cuda.h"
 #include "libds/ops/elementwise.h"
 #include "libds/ops/int_arith.h"
 #include "libds/ops/register.h"
@@ -286,6 +287,7 @@ void register_binary(OpRegistry& registry, const char* name, Binary op, GradFn g
     ops::propagate_ints(c, rule);
   };
   def.grad = std::move(grad);
+  def.kernels = ops::cuda_kernels(name);
   if (op != Binary::kDiv) def.kernels.push_back(same_shape_kernel(op));
   def.kernels.push_back(binary_kernel([op](const Node&) { return op; }));
   registry.add(std::move(def));
