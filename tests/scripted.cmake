@@ -6,6 +6,7 @@
 #
 # A line `# ctest: slow` in a script gives it the label slow (left out by `ctest -LE slow`), a line
 # `# ctest: timeout SECONDS` another limit than 300 s, `# ctest: alone` the machine to itself.
+# Exit status 77 means skipped; the script prints why.
 
 set(DS_PYTHON "$ENV{DS_PYTHON}" CACHE FILEPATH "Python with the packages of tests/requirements.txt")
 set(python ${DS_PYTHON})
@@ -29,7 +30,7 @@ function(ds_script_test name script)
       message(FATAL_ERROR "${script}: cannot read '${note}'")
     endif()
   endforeach()
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} LABELS "${arg_LABELS}" ENVIRONMENT
+  set_tests_properties(${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT ${timeout} LABELS "${arg_LABELS}" ENVIRONMENT
     "DS_BIN=${CMAKE_BINARY_DIR}/bin;DS_ROOT=${PROJECT_SOURCE_DIR};DS_BUILD=${CMAKE_BINARY_DIR};DS_TESTDATA=${PROJECT_SOURCE_DIR}/testdata")
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${script})
 endfunction()

@@ -63,7 +63,7 @@ class Assigner {
     const KernelQuery plain = make_query(*graph_, id, is_state_, options_);
     if (plain.in(0).dtype != DType::kF32 || plain.out(0).dtype != DType::kF32) return;  // blocks are for f32
     for (const KernelDef& kernel : def.kernels) {
-      if (kernel.isa > options_.isa) continue;
+      if (kernel.isa > options_.isa || kernel.device != plain.device) continue;
       KernelQuery query = plain;
       std::vector<Layout> wanted_in = inputs, wanted_out = outputs;
       if (kernel.preferred_layouts) {
@@ -81,13 +81,13 @@ class Assigner {
           return;
         }
       }
-      if (!kernel.decline || kernel.decline(plain).empty()) return;
+      if (why_declined(kernel, plain).empty()) return;
     }
   }
 
   static const KernelDef* first_accepting(const OpDef& def, const KernelQuery& query) {
     for (const KernelDef& kernel : def.kernels)
-      if (kernel.isa <= query.isa && (!kernel.decline || kernel.decline(query).empty())) return &kernel;
+      if (why_declined(kernel, query).empty()) return &kernel;
     return nullptr;
   }
 

@@ -38,15 +38,16 @@ std::unique_ptr<Kernel> make_kernel(std::function<void(const KernelContext&)> ru
   return std::make_unique<FunctionKernel>(std::move(run), workspace_bytes);
 }
 
+std::string why_declined(const KernelDef& kernel, const KernelQuery& query) {
+  if (kernel.device != query.device) return kernel.device == Device::kCuda ? "no CUDA device" : "operands are on a CUDA device";
+  if (kernel.isa > query.isa) return fmt::format("needs {}", isa_name(kernel.isa));
+  return kernel.decline ? kernel.decline(query) : std::string();
+}
+
 Selection select_kernel(const OpDef& def, const KernelQuery& query) {
   Selection selection;
   for (const KernelDef& kernel : def.kernels) {
-    std::string reason;
-    if (kernel.isa > query.isa) {
-      reason = fmt::format("needs {}", isa_name(kernel.isa));
-    } else if (kernel.decline) {
-      reason = kernel.decline(query);
-    }
+    const std::string reason = why_declined(kernel, query);
     if (reason.empty()) {
       selection.def = &kernel;
       log("dispatch", "{}: {}{}{}", query.node.label(), kernel.name, selection.declined.empty() ? "" : "  passed over ",

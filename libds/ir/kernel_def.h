@@ -22,6 +22,9 @@ namespace ds {
 // (nChw8c, nChw16c), padded with zeros to a whole block. Values that leave a plan are plain.
 enum class Layout : uint8_t { kPlain, kBlocked8, kBlocked16 };
 
+// Where a kernel computes, and where the operands of a node live.
+enum class Device : uint8_t { kCpu, kCuda };
+
 struct TensorDesc {
   DType dtype = DType::kUndefined;  // kUndefined: omitted
   Shape shape;
@@ -42,6 +45,7 @@ struct KernelQuery {
   std::vector<const Tensor*> constants;  // per input: content that will never change, or null
   Isa isa = Isa::kPortable;              // level in force
   int threads = 1;
+  Device device = Device::kCpu;          // where the operands are
 
   const TensorDesc& in(size_t i) const;  // an undefined desc when absent
   const TensorDesc& out(size_t i) const;
@@ -88,6 +92,7 @@ struct InPlace {
 struct KernelDef {
   std::string name;  // "portable/conv", "onednn/conv", "avx2/conv_s8"
   Isa isa = Isa::kPortable;
+  Device device = Device::kCpu;
   // Empty string: accepts. Otherwise the reason. A null function always accepts.
   std::function<std::string(const KernelQuery&)> decline;
   std::function<std::unique_ptr<Kernel>(const KernelQuery&)> create;
@@ -104,6 +109,10 @@ struct KernelDef {
 
 // A kernel without state beyond what the lambda captures.
 std::unique_ptr<Kernel> make_kernel(std::function<void(const KernelContext&)> run, size_t workspace_bytes = 0);
+
+// Why `kernel` does not take the node: wrong device, instruction set not available, or its own reason.
+// Empty when it does. Every choice of a kernel goes through here.
+std::string why_declined(const KernelDef& kernel, const KernelQuery& query);
 
 struct Selection {
   const KernelDef* def = nullptr;

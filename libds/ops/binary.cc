@@ -2,6 +2,7 @@
 // variadic Min, Max, Sum, Mean.
 #include "kernels/binary.h"
 #include "kernels/compute_type.h"
+#include "libds/ops/cuda.h"
 #include "libds/ops/elementwise.h"
 #include "libds/ops/int_arith.h"
 #include "libds/ops/register.h"
@@ -315,7 +316,8 @@ void register_binary(OpRegistry& registry, const char* name, Binary op, GradFn g
     ops::propagate_ints(c, rule);
   };
   def.grad = std::move(grad);
-  def.kernels = fast_kernels(op);
+  def.kernels = ops::cuda_kernels(name);
+  for (KernelDef& k : fast_kernels(op)) def.kernels.push_back(std::move(k));
   def.kernels.push_back(binary_kernel([op](const Node&) { return op; }));
   registry.add(std::move(def));
 }

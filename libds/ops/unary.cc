@@ -7,6 +7,7 @@
 #include "kernels/unary.h"
 #include "kernels/unary_math.h"
 #include "libds/ops/common.h"
+#include "libds/ops/cuda.h"
 #include "libds/ops/register.h"
 
 namespace ds {
@@ -180,6 +181,7 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
       run_unary(f, n, c.input(0), c.output(0));
     });
   };
+  def.kernels = ops::cuda_kernels(def.name);
   if (kernels::avx2::has_unary(row.op)) def.kernels.push_back(avx2_kernel(row));
   def.kernels.push_back(k);
   registry.add(std::move(def));

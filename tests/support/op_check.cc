@@ -165,8 +165,7 @@ void check_kernels(const OpCase& c) {
   const KernelQuery query = query_of(g);
   bool any = false;
   for (const KernelDef& k : def.kernels) {
-    if (k.isa > query.isa) continue;
-    if (k.decline && !k.decline(query).empty()) continue;
+    if (!why_declined(k, query).empty()) continue;
     any = true;
     for (bool shifted : {false, true}) {
       const std::vector<Tensor> results = run_kernel(g, def, k, query, shifted);
