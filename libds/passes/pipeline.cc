@@ -96,12 +96,11 @@ std::vector<std::string> run_pipeline(Graph& graph, std::string_view name, const
   check_names(options.dump_after);
   const bool verify = options.verify || verify_by_environment();
   std::vector<std::string> changed;
-  Rewriter rewriter(graph);
   PassContext context{options.evaluate};
   for (const Pass* pass : pipeline_passes(name)) {
     if (contains(options.disabled, pass->name)) continue;
     with_context([&] { return fmt::format("pass '{}'", pass->name); }, [&] {
-      rewriter.insert_at_end();
+      Rewriter rewriter(graph);  // one a pass: a pass may use further ones inside
       const size_t before = graph.node_count();
       if (pass->run(rewriter, context)) changed.emplace_back(pass->name);
       log("passes", "{}: {} -> {} nodes", pass->name, before, graph.node_count());

@@ -164,10 +164,12 @@ struct Candidate {
     return after < step ? gone() : order.size() - static_cast<size_t>(after);
   }
   bool can_go_on() const { return !stuck && next() != gone(); }
+  // Share of the class's importance that is gone after one step more. Comparing what is lost altogether,
+  // not step by step, keeps wide layers from being emptied first because their blocks are small parts.
   double share_lost() const {
-    const double block = std::accumulate(loss.begin() + static_cast<std::ptrdiff_t>(gone()), loss.begin() + static_cast<std::ptrdiff_t>(next()), 0.0);
-    const double left = std::accumulate(loss.begin() + static_cast<std::ptrdiff_t>(gone()), loss.end(), 0.0);
-    return left > 0 ? block / left : static_cast<double>(next() - gone()) / static_cast<double>(order.size() - gone());
+    const auto sum = [&](size_t n) { return std::accumulate(loss.begin(), loss.begin() + static_cast<std::ptrdiff_t>(n), 0.0); };
+    const double all = sum(loss.size());
+    return all > 0 ? sum(next()) / all : static_cast<double>(next()) / static_cast<double>(order.size());
   }
   std::span<const int32_t> block(size_t begin, size_t end) const { return std::span(order).subspan(begin, end - begin); }
 };

@@ -3,8 +3,9 @@
 // Importance of a channel is the L2 norm of the weights that make it and read it, every layer's
 // squared norms divided by their mean, averaged over the layers it runs through (Fang et al., CVPR
 // 2023); a convolution followed by batch normalisation counts its weights as scaled by it. Channels leave in blocks,
-// smallest first: at each step the class goes on that loses the least share of the importance it has
-// left, until the target is met; then blocks that still fit return.
+// smallest first: at each step the class goes on whose loss, as a share of all its importance, is the
+// least afterwards, until the target is met; then blocks that still fit return. Layers of even
+// importance thus shrink by about the same ratio.
 #pragma once
 
 #include <vector>

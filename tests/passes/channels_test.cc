@@ -2,6 +2,8 @@
 // network below is pruned both ways and compared.
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "libds/ir/op_def.h"
 #include "libds/passes/select_channels.h"
 #include "libds/passes/shrink_channels.h"
@@ -69,10 +71,12 @@ Graph with_masks(const Graph& graph, const ChannelGroups& groups, const std::vec
   for (const ChannelAxis& a : groups.axes) {
     if (!g.value(a.value).is_constant()) continue;
     Tensor t = g.value(a.value).constant->clone();
+    const size_t size = dtype_size(t.dtype());
     size_t inner = 1;
     for (size_t i = a.axis + 1; i < t.shape().size(); ++i) inner *= static_cast<size_t>(t.shape()[i]);
     for (int64_t i = 0; i < t.numel(); ++i)
-      if (removed[static_cast<size_t>(a.channels[static_cast<size_t>(i) / inner % a.channels.size()])]) t.mutable_data<float>()[i] = 0;
+      if (removed[static_cast<size_t>(a.channels[static_cast<size_t>(i) / inner % a.channels.size()])])
+        std::memset(static_cast<std::byte*>(t.mutable_raw()) + static_cast<size_t>(i) * size, 0, size);
     rw.set_constant(a.value, std::make_shared<const Tensor>(std::move(t)));
   }
   return g;
@@ -294,6 +298,38 @@ TEST(Channels, TransformerFeedForwardShrinksAndTheTrunkStays) {
   EXPECT_EQ(p.size("up.w", 1), 32);
   EXPECT_EQ(p.size("down.w", 0), 32);
   EXPECT_EQ(p.size("down.w", 1), 16);
+}
+
+TEST(Channels, GatedBranchesAndActivationsThatDoNotKeepZero) {
+  Net n;
+  ValueId x = n.op("Sigmoid", {n.conv(n.input({1, 3, 8, 8}), 24, 3, "c1")});
+  ValueId gate = n.op("GlobalAveragePool", {x});  // squeeze and excitation
+  gate = n.relu(n.conv(gate, 8, 1, "squeeze"));
+  gate = n.op("Sigmoid", {n.conv(gate, 24, 1, "excite")});
+  x = n.op("Exp", {n.op("Mul", {x, gate})});
+  n.finish(n.conv(x, 6, 3, "head"));
+  const Pruned p = check(n.graph, {1, 3, 8, 8}, 0.5);
+  EXPECT_EQ(p.size("excite.w", 0), p.size("c1.w", 0));
+  EXPECT_EQ(p.size("squeeze.w", 1), p.size("c1.w", 0));
+}
+
+TEST(Channels, QuantizedWeightsLoseTheirScales) {
+  Net n;
+  const auto quantized = [&](const std::string& name, Shape shape) {
+    Tensor w = Tensor::empty(DType::kI8, shape);
+    const Tensor values = test::random_tensor(shape, 77, -90, 90);
+    for (int64_t i = 0; i < w.numel(); ++i) w.mutable_data<int8_t>()[i] = static_cast<int8_t>(values.data<double>()[i]);
+    Tensor scale = test::random_tensor({shape[0]}, 78, 0.001, 0.004).cast(DType::kF32);
+    return n.op("DequantizeLinear", {n.rw.add_constant(name + ".q", w), n.rw.add_constant(name + ".scale", scale)}, {{"axis", int64_t{0}}});
+  };
+  const Attributes same = {{"pads", std::vector<int64_t>{1, 1, 1, 1}}};
+  ValueId x = n.input({1, 3, 8, 8});
+  x = n.relu(n.rw.emit("Conv", {x, quantized("c1", {24, 3, 3, 3}), n.weight("c1.b", {24})}, same, "c1"));
+  x = n.relu(n.rw.emit("Conv", {x, quantized("c2", {16, 24, 3, 3})}, same, "c2"));
+  n.finish(n.conv(x, 4, 1, "head"));
+  const Pruned p = check(n.graph, {1, 3, 8, 8}, 0.5);
+  EXPECT_EQ(p.size("c1.scale", 0), p.size("c1.q", 0));
+  EXPECT_EQ(p.size("c2.q", 1), p.size("c1.q", 0));
 }
 
 TEST(Channels, ChannelShuffleStaysWithItsReason) {
