@@ -13,6 +13,7 @@ void register_slice_pad_ops(OpRegistry& registry);
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
 void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
+void register_observe_ops(OpRegistry& registry);  // SampleRange (internal)
 void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
 void register_binary_ops(OpRegistry& registry);    // arithmetic with broadcasting; Min, Max, Sum, Mean
 void register_compare_ops(OpRegistry& registry);   // comparisons, logic, Where
