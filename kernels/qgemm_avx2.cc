@@ -32,10 +32,17 @@ void widen_i8(int64_t n, const int8_t* src, int32_t zero, int16_t* dst) {
   for (; i < n; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
 }
 
-inline __m256i broadcast_pair(const int16_t* p) {
-  int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return _mm256_set1_epi32(pair);
+// c0, c1 += pair * (b0, b1). Assembly, because compilers hoist the broadcasts and products of all rows and then
+// spill the accumulators: with 12 of them, 2 registers of weights and these 2 temporaries all 16 are taken.
+inline __attribute__((always_inline)) void multiply_row(const int16_t* pair, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
+  __m256i x, product;
+  asm("vpbroadcastd %[pair], %[x]\n\t"
+      "vpmaddwd %[b0], %[x], %[product]\n\t"
+      "vpmaddwd %[b1], %[x], %[x]\n\t"
+      "vpaddd %[product], %[c0], %[c0]\n\t"
+      "vpaddd %[x], %[c1], %[c1]"
+      : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x), [product] "=&x"(product)
+      : [pair] "m"(*reinterpret_cast<const int32_t(*)[1]>(pair)), [b0] "x"(b0), [b1] "x"(b1));
 }
 
 template <int kRows>
@@ -44,16 +51,12 @@ void tile_rows(int64_t pairs, const int16_t* a, int64_t stride, const int16_t* p
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < 2; ++v)
       acc[r][v] = accumulate ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + r * kColumns + v * 8)) : _mm256_setzero_si256();
-  const auto step = [&](int64_t k) {
+  for (int64_t k = 0; k < pairs; ++k) {
     const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2));
     const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2 + 16));
-    for (int r = 0; r < kRows; ++r) {
-      const __m256i x = broadcast_pair(a + r * stride + 2 * k);
-      acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, b0));
-      acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, b1));
-    }
-  };
-  for (int64_t k = 0; k < pairs; ++k) step(k);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) multiply_row(a + r * stride + 2 * k, b0, b1, acc[r][0], acc[r][1]);
+  }
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < 2; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kColumns + v * 8), acc[r][v]);
 }

@@ -38,6 +38,10 @@ struct QParams {
 template <typename T>
 void quant_add(int64_t n, const T* a, QParams pa, const T* b, QParams pb, QParams py, int32_t least, int32_t most, T* y);
 
+// The same bits by AVX2 instructions, serial; only on CPUs that have them.
+void quant_add_u8_avx2(int64_t n, const uint8_t* a, QParams pa, const uint8_t* b, QParams pb, QParams py, int32_t least, int32_t most, uint8_t* y);
+void quant_add_i8_avx2(int64_t n, const int8_t* a, QParams pa, const int8_t* b, QParams pb, QParams py, int32_t least, int32_t most, int8_t* y);
+
 // y[i] = table[x[i]]; 256 entries, indexed by the byte's bits.
 void byte_table(int64_t n, const uint8_t* x, const uint8_t* table, uint8_t* y);
 

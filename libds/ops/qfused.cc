@@ -12,6 +12,7 @@
 
 #include "kernels/qgemm.h"
 #include "kernels/quant.h"
+#include "libds/base/parallel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -312,7 +313,23 @@ void register_qadd(OpRegistry& registry) {
       });
     });
   };
-  def.kernels = {k};
+  KernelDef fast = k;
+  fast.name = "avx2/qadd";
+  fast.isa = Isa::kAvx2;
+  fast.create = [](const KernelQuery& q) {
+    const auto a = params(q.node, "a"), b = params(q.node, "b"), y = params(q.node, "y");
+    return make_kernel([a, b, y, bounds = bounds(q.node)](const KernelContext& c) {
+      parallel_for(c.input(0).numel(), 1 << 15, [&](int64_t begin, int64_t end) {
+        if (c.input(0).dtype() == DType::kI8)
+          kernels::quant_add_i8_avx2(end - begin, c.input(0).data<int8_t>() + begin, a, c.input(1).data<int8_t>() + begin, b, y,
+                                     bounds.first, bounds.second, c.output(0).mutable_data<int8_t>() + begin);
+        else
+          kernels::quant_add_u8_avx2(end - begin, c.input(0).data<uint8_t>() + begin, a, c.input(1).data<uint8_t>() + begin, b, y,
+                                     bounds.first, bounds.second, c.output(0).mutable_data<uint8_t>() + begin);
+      });
+    });
+  };
+  def.kernels = {fast, k};
   registry.add(std::move(def));
 }
 

@@ -18,6 +18,15 @@ void register_compare_ops(OpRegistry& registry);      // comparisons, logic, Whe
 void register_unary_ops(OpRegistry& registry);        // activations and other functions of one operand; Clip
 void register_cast_ops(OpRegistry& registry);         // Cast, Identity
 void register_reduce_ops(OpRegistry& registry);       // Reduce*, ArgMax, CumSum, TopK
+void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
+void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
+void register_observe_ops(OpRegistry& registry);  // SampleRange (internal)
+void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
+void register_binary_ops(OpRegistry& registry);    // arithmetic with broadcasting; Min, Max, Sum, Mean
+void register_compare_ops(OpRegistry& registry);   // comparisons, logic, Where
+void register_unary_ops(OpRegistry& registry);     // activations and other functions of one operand; Clip
+void register_cast_ops(OpRegistry& registry);      // Cast, Identity
+void register_reduce_ops(OpRegistry& registry);    // Reduce*, ArgMax, CumSum, TopK
 void register_softmax_ops(OpRegistry& registry);
 void register_batchnorm_ops(OpRegistry& registry);
 void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample

@@ -195,6 +195,15 @@ TEST(QFused, PointwiseAndPooling) {
   EXPECT_EQ(run1("QGlobalAveragePool", {x}, mean).to_ints(), (Ints{-10, 15}));
 }
 
+TEST(QFused, AddKernelsAgreeBitForBit) {
+  for (DType t : {DType::kU8, DType::kI8}) {
+    const std::vector<Tensor> in = {random_bytes(t, {3, 341}, 11), random_bytes(t, {3, 341}, 12)};
+    const Attributes attrs = {{"a_scale", 0.031f}, {"a_zero", int64_t{12}}, {"b_scale", 0.017f}, {"b_zero", int64_t{-3}}, {"y_scale", 0.02f},
+                              {"y_zero", int64_t{5}}, {"output", static_cast<int64_t>(t)}, {"lo", int64_t{-90}}};
+    EXPECT_TRUE(run1("QAdd", in, attrs).equal_bits(run1("QAdd", in, attrs, "portable/qadd")));
+  }
+}
+
 // --- bad input ------------------------------------------------------------------------------------------
 
 void expect_bad(const std::string& op, std::vector<Tensor> inputs, Attributes attrs, const std::string& reason) {
