@@ -5,7 +5,6 @@
 //   images,labels     two files of one array each: .npy, IDX or IDX.gz
 //   images            one such file, no labels
 //   table.csv         numeric columns; one of them may be the labels (label_key: name or number)
-//   folder            test_data_set_N of ONNX: see open_test_data_set() in ir/onnx
 //   -                 any of the one-file forms on standard input
 //
 // Arrays stay in memory (or mapped) in the type of the file; a batch is gathered and converted to
