@@ -34,8 +34,6 @@ void register_all_ops(OpRegistry& registry) {
   register_quant_ops(registry);
   register_qfused_ops(registry);
   register_observe_ops(registry);
-  register_loss_ops(registry);
-  register_optimizer_ops(registry);
 }
 
 }  // namespace ds
