@@ -57,8 +57,9 @@ class Trainer {
     if (!options_.output.empty()) check_writable(options_.output);
     model_ = load_model(options_.model);
     open_data();
+    const std::optional<Checkpoint> saved = find_checkpoint();
     prepare_step();
-    MetricsLog log = start();
+    MetricsLog log = start(saved);
     while (step_ < total_steps() && !stopped()) run_epoch(log);
     result_.measured_bytes = peak_resident_bytes() - idle_bytes_;
     if (step_ < total_steps()) {
@@ -159,18 +160,19 @@ class Trainer {
     return fmt::format("{:016x}", stream_of(text));
   }
 
-  MetricsLog start() {
-    std::optional<int64_t> resumed;
-    if (options_.resume) {
-      if (auto saved = latest_checkpoint(options_.checkpoint_dir, fingerprint())) {
-        restore(*saved);
-        resumed = step_;
-        message(fmt::format("resumed at step {} of {}", step_, total_steps()));
-      } else {
-        message("no checkpoint yet: starting afresh");
-      }
+  // What to go on from. Looked for before the work of planning: a foreign checkpoint is a usage error.
+  std::optional<Checkpoint> find_checkpoint() const {
+    return options_.resume ? latest_checkpoint(options_.checkpoint_dir, fingerprint()) : std::nullopt;
+  }
+
+  MetricsLog start(const std::optional<Checkpoint>& saved) {
+    if (!saved) {
+      if (options_.resume) message("no checkpoint yet: starting afresh");
+      return MetricsLog(options_.metrics);
     }
-    return MetricsLog(options_.metrics, resumed);
+    restore(*saved);
+    message(fmt::format("resumed at step {} of {}", step_, total_steps()));
+    return MetricsLog(options_.metrics, step_);
   }
 
   // --- checkpoints ---
