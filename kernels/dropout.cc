@@ -7,11 +7,14 @@
 
 namespace ds::kernels {
 
+uint64_t dropout_key(uint64_t seed, uint64_t stream, uint64_t step) {
+  const auto words = philox(seed, stream, step);
+  return static_cast<uint64_t>(words[0]) << 32 | words[1];
+}
+
 template <typename T>
 void dropout(int64_t n, const T* x, double ratio, uint64_t seed, uint64_t stream, uint64_t step, T* out) {
-  // A key of its own for every step, so that elements can be counted from 0.
-  const auto words = philox(seed, stream, step);
-  const uint64_t key = static_cast<uint64_t>(words[0]) << 32 | words[1];
+  const uint64_t key = dropout_key(seed, stream, step);
   const auto threshold = static_cast<uint64_t>(ratio * 4294967296.0);  // below: dropped
   const T factor = static_cast<T>(1.0 / (1.0 - ratio));
   const int64_t blocks = (n + 3) / 4;  // four elements a draw

@@ -10,4 +10,12 @@ namespace ds::kernels {
 template <typename T>
 void dropout(int64_t n, const T* x, double ratio, uint64_t seed, uint64_t stream, uint64_t step, T* out);
 
+// A key for every step, so that elements can be counted from 0: element i is word i % 4 of
+// philox(key, stream, i / 4).
+uint64_t dropout_key(uint64_t seed, uint64_t stream, uint64_t step);
+
+namespace avx2 {
+void dropout(int64_t n, const float* x, double ratio, uint64_t seed, uint64_t stream, uint64_t step, float* out);
+}  // namespace avx2
+
 }  // namespace ds::kernels

@@ -39,6 +39,31 @@ void register_dropout(OpRegistry& registry) {
   registry.add(std::move(def));
 }
 
+template <bool kAvx2>
+KernelDef dropout_kernel() {
+  KernelDef k;
+  k.name = kAvx2 ? "avx2/dropout_train" : "portable/dropout_train";
+  k.in_place = {{0, 0}};
+  if (kAvx2) {
+    k.isa = Isa::kAvx2;
+    k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); };
+  }
+  k.create = [](const KernelQuery& q) {
+    const double ratio = static_cast<double>(q.node.attr_float("ratio", 0.5f));
+    const auto seed = static_cast<uint64_t>(q.node.attr_int("seed", 0)), stream = static_cast<uint64_t>(q.node.attr_int("stream", 0));
+    return make_kernel([ratio, seed, stream](const KernelContext& c) {
+      const auto step = static_cast<uint64_t>(*c.input(1).data<int64_t>());
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        const auto draw = [&](auto f) { f(c.input(0).numel(), c.input(0).data<T>(), ratio, seed, stream, step, c.output(0).mutable_data<T>()); };
+        if constexpr (!kAvx2) draw(kernels::dropout<T>);
+        else if constexpr (std::is_same_v<T, float>) draw(kernels::avx2::dropout);
+      });
+    });
+  };
+  return k;
+}
+
 void register_dropout_train(OpRegistry& registry) {
   OpDef def;
   def.domain = Graph::kInternalDomain;
@@ -57,21 +82,7 @@ void register_dropout_train(OpRegistry& registry) {
     const Attributes attrs = g.node().attrs;
     g.set_d_input(0, g.emit("DropoutTrain", {g.d_output(0), g.input(1)}, attrs));
   };
-  KernelDef k;
-  k.name = "portable/dropout_train";
-  k.in_place = {{0, 0}};
-  k.create = [](const KernelQuery& q) {
-    const double ratio = static_cast<double>(q.node.attr_float("ratio", 0.5f));
-    const auto seed = static_cast<uint64_t>(q.node.attr_int("seed", 0)), stream = static_cast<uint64_t>(q.node.attr_int("stream", 0));
-    return make_kernel([ratio, seed, stream](const KernelContext& c) {
-      const auto step = static_cast<uint64_t>(*c.input(1).data<int64_t>());
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        kernels::dropout<T>(c.input(0).numel(), c.input(0).data<T>(), ratio, seed, stream, step, c.output(0).mutable_data<T>());
-      });
-    });
-  };
-  def.kernels = {k};
+  def.kernels = {dropout_kernel<true>(), dropout_kernel<false>()};
   registry.add(std::move(def));
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/binary.h"
+#include "kernels/dropout.h"
 #include "kernels/unary.h"
 #include "kernels/unary_math.h"
 #include "libds/base/cpu.h"
@@ -102,6 +103,18 @@ TEST(Simd, BinaryIsBitwiseEqualToPortable) {
         for (size_t i = 0; i < fast.size(); ++i)
           EXPECT_TRUE(fast[i] == exact[i] || (std::isnan(fast[i]) && std::isnan(exact[i]))) << op << " at " << i;
       }
+}
+
+TEST(Simd, DropoutDrawsThePortableMask) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  for (int64_t n : {1, 31, 32, 33, 1003}) {
+    std::vector<float> x(static_cast<size_t>(n), 3.0f), fast(x.size()), exact(x.size());
+    for (double ratio : {0.0, 0.1, 0.5, 0.9999}) {
+      avx2::dropout(n, x.data(), ratio, 7, uint64_t{1} << 63 | 5, 11, fast.data());
+      dropout(n, x.data(), ratio, 7, uint64_t{1} << 63 | 5, 11, exact.data());
+      EXPECT_EQ(fast, exact) << n << " elements, ratio " << ratio;
+    }
+  }
 }
 
 }  // namespace
