@@ -11,7 +11,6 @@ void register_shape_ops(OpRegistry& registry);        // Shape, views, Constant,
 void register_movement_ops(OpRegistry& registry);     // Transpose, Concat, Split, Expand, Tile, ...
 void register_slice_pad_ops(OpRegistry& registry);
 void register_resize_ops(OpRegistry& registry);       // Resize (Upsample) and its gradient
-void register_resize_ops(OpRegistry& registry);
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_qfused_ops(OpRegistry& registry);       // internal 8-bit operators
@@ -21,14 +20,7 @@ void register_unary_ops(OpRegistry& registry);        // activations and other f
 void register_cast_ops(OpRegistry& registry);         // Cast, Identity
 void register_reduce_ops(OpRegistry& registry);       // Reduce*, ArgMax, CumSum, TopK
 void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broadcasting, Where, Cast
-void register_quant_ops(OpRegistry& registry);    // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_observe_ops(OpRegistry& registry);  // SampleRange (internal)
-void register_qfused_ops(OpRegistry& registry);   // internal 8-bit operators
-void register_binary_ops(OpRegistry& registry);    // arithmetic with broadcasting; Min, Max, Sum, Mean
-void register_compare_ops(OpRegistry& registry);   // comparisons, logic, Where
-void register_unary_ops(OpRegistry& registry);     // activations and other functions of one operand; Clip
-void register_cast_ops(OpRegistry& registry);      // Cast, Identity
-void register_reduce_ops(OpRegistry& registry);    // Reduce*, ArgMax, CumSum, TopK
 void register_softmax_ops(OpRegistry& registry);
 void register_batchnorm_ops(OpRegistry& registry);
 void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample
@@ -38,13 +30,6 @@ void register_random_ops(OpRegistry& registry);    // Dropout
 void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
 void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
-void register_norm_ops(OpRegistry& registry);         // LayerNormalization and other norms within a sample
-void register_random_ops(OpRegistry& registry);       // Dropout
-void register_loss_ops(OpRegistry& registry);         // cross-entropy, squared error, binary cross-entropy
-void register_optimizer_ops(OpRegistry& registry);    // SGD and AdamW steps
-void register_conv_ops(OpRegistry& registry);         // Conv, ConvTranspose and their gradients
 void register_fused_ops(OpRegistry& registry);        // FusedConv, Reorder (internal)
-void register_matmul_ops(OpRegistry& registry);       // MatMul, Gemm
-void register_pool_ops(OpRegistry& registry);         // MaxPool, AveragePool and the global forms
 
 }  // namespace ds
