@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "libds/base/file.h"
+#include "libds/ir/onnx_functions.h"
 #include "libds/ir/onnx_opaque.h"
 #include "libds/ir/onnx_tensor.h"
 #include "libds/ir/onnx_versions.h"
@@ -81,7 +82,6 @@ class UnknownOps {
  public:
   explicit UnknownOps(const onnx::ModelProto& model) {
     for (const auto& import : model.opset_import()) versions_[std::string(plain_domain(import.domain()))] = import.version();
-    for (const auto& f : model.functions()) functions_.insert({f.domain(), f.name()});
     collect(model.graph(), 0);
   }
 
@@ -99,9 +99,9 @@ class UnknownOps {
       constexpr size_t kShown = 3;
       std::vector<std::string> shown(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, names.size())));
       const auto version = versions_.find(domain);
-      list += fmt::format("{}{}{} ({} {}{}: node '{}'{})", list.empty() ? "" : "; ", domain.empty() ? "" : domain + ".", op,
+      list += fmt::format("{}{}{} ({} {}: node '{}'{})", list.empty() ? "" : "; ", domain.empty() ? "" : domain + ".", op,
                           domain.empty() ? "ai.onnx" : domain, version == versions_.end() ? 0 : version->second,
-                          functions_.count({domain, op}) ? ", a model-local function" : "", fmt::join(shown, "', '"),
+                          fmt::join(shown, "', '"),
                           names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
     }
     fail(ExitCode::kUnsupported, "operators that are not supported: {}", list);
@@ -121,7 +121,6 @@ class UnknownOps {
   }
 
   std::map<std::string, int64_t> versions_;
-  std::set<std::pair<std::string, std::string>> functions_;
   std::map<std::pair<std::string, std::string>, std::vector<std::string>> found_;  // (domain, op) -> nodes
 };
 
@@ -134,6 +133,8 @@ class Importer {
 
   std::shared_ptr<Graph> import() {
     read_header();
+    inline_calls();
+    graph_->opaque = model_skeleton(model_);
     if (!options_.allow_unknown_ops) UnknownOps(model_).check();
     if (proto_.sparse_initializer_size() > 0) fail(ExitCode::kUnsupported, "sparse initializers are not supported");
     for (const auto& info : proto_.value_info()) declared_.emplace(info.name(), &info);
@@ -162,7 +163,6 @@ class Importer {
     g.name = proto_.name();
     g.doc = proto_.doc_string();
     for (const auto& entry : model_.metadata_props()) g.metadata[entry.key()] = entry.value();
-    g.opaque = model_skeleton(model_);
     for (const auto& import : model_.opset_import()) {
       const std::string domain(plain_domain(import.domain()));
       if (!g.opsets.emplace(domain, import.version()).second && g.opsets[domain] != import.version())
@@ -175,8 +175,19 @@ class Importer {
       return;
     }
     opset_ = main->second;
-    if (opset_ < kOldestOpset || opset_ > kNewestOpset)
-      fail(ExitCode::kUnsupported, "opset {} is not supported ({} to {} are)", opset_, kOldestOpset, kNewestOpset);
+    check_opset(opset_);
+  }
+
+  static void check_opset(int64_t opset) {
+    if (opset < kOldestOpset || opset > kNewestOpset)
+      fail(ExitCode::kUnsupported, "opset {} is not supported ({} to {} are)", opset, kOldestOpset, kNewestOpset);
+  }
+
+  void inline_calls() {
+    InlinedFunctions inlined = inline_functions(model_, opset_);
+    position_opsets_ = std::move(inlined.opsets);
+    for (int64_t opset : position_opsets_) check_opset(opset);
+    if (inlined.any) model_.clear_functions();
   }
 
   ValueId new_value(const std::string& name) {
@@ -294,7 +305,8 @@ class Importer {
       });
       while (!node.inputs.empty() && node.inputs.back() == kNone) node.inputs.pop_back();
       while (!node.outputs.empty() && node.outputs.back() == kNone) node.outputs.pop_back();
-      rw_.add_raw_node(std::move(node));
+      const NodeId id = rw_.add_raw_node(std::move(node));
+      if (position_opsets_[static_cast<size_t>(position)] != opset_) node_opsets_[id] = position_opsets_[static_cast<size_t>(position)];
     }
   }
 
@@ -355,12 +367,17 @@ class Importer {
   void canonicalise_and_infer() {
     for (NodeId id : graph_->order()) {
       if (options_.allow_unknown_ops && has_untyped_input(graph_->node(id))) continue;  // behind an unknown operator
-      if (graph_->node(id).def != nullptr || graph_->node(id).domain.empty()) upgrade_node(rw_, id, opset_);
+      if (graph_->node(id).def != nullptr || graph_->node(id).domain.empty()) upgrade_node(rw_, id, opset_of(id));
       with_context([&] { return graph_->node(id).label(); }, [&] { check_arity(graph_->node(id)); });
       rw_.infer(id);
       for (ValueId out : std::vector<ValueId>(graph_->node(id).outputs))
         if (out != kNone) with_context([&] { return graph_->node(id).label(); }, [&] { complete_type(out); });
     }
+  }
+
+  int64_t opset_of(NodeId id) const {
+    const auto it = node_opsets_.find(id);
+    return it == node_opsets_.end() ? opset_ : it->second;
   }
 
   bool has_untyped_input(const Node& n) const {
@@ -414,6 +431,8 @@ class Importer {
   std::shared_ptr<Graph> graph_;
   Rewriter rw_;
   int64_t opset_ = kNewestOpset;
+  std::vector<int64_t> position_opsets_;              // per node of the file, functions inlined
+  std::unordered_map<NodeId, int64_t> node_opsets_;   // where it is not the model's
   std::unordered_map<std::string, ValueId> ids_;
   std::unordered_map<std::string, const onnx::ValueInfoProto*> declared_;
 };

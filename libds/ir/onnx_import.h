@@ -1,7 +1,7 @@
 // ONNX files to Graph.
 //
 // The result is sorted, typed, verified and canonical (onnx_versions.h); Constant nodes have become
-// constants. Whatever is wrong with the file is one ds::Error naming file, node and reason: 66 for a
+// constants and calls of model-local functions their bodies. Whatever is wrong with the file is one ds::Error naming file, node and reason: 66 for a
 // file that is missing, 69 for what is valid but not supported here (all unknown operators at once),
 // 65 for the rest. Never trusts a size in the file further than the bytes that are there.
 #pragma once

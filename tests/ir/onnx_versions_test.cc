@@ -173,6 +173,26 @@ TEST(OnnxVersionsSoftmax, NewMeaningRaisesTheOpset) {
 
 // --- others ------------------------------------------------------------------------------------
 
+TEST(OnnxVersionsResize, UpsampleAndBack) {
+  ModelBuilder old(7);
+  old.input("x", {"1", "2", "4", "4"});
+  auto& n = old.node("Upsample", {"x"}, {"y"}, "up");
+  set_attr(n, "mode", std::string("nearest"));
+  set_attr(n, "scales", std::vector<float>{1, 1, 2, 2});
+  old.output("y", {"1", "2", "8", "8"});
+  const auto g = parse_model(old.bytes());
+  const Node& resize = g->node(g->first());
+  EXPECT_EQ(resize.op, "Resize");
+  EXPECT_EQ(resize.attr_string("coordinate_transformation_mode", ""), "asymmetric");
+  EXPECT_EQ(g->type_string(g->outputs()[0]), "f32[1,2,8,8]");
+  EXPECT_EQ(essence(saved(*g)), essence(old.model));
+  EXPECT_EQ(saved(*g, 9).graph().node(0).input_size(), 2);
+  EXPECT_EQ(saved(*g, 10).graph().node(0).op_type(), "Resize");
+  EXPECT_EQ(saved(*g, 11).graph().node(0).input_size(), 3);
+  const auto newest = parse_model(serialize_model(*g, {kNewestOpset}));
+  EXPECT_EQ(essence(saved(*newest, 7)), essence(old.model));
+}
+
 TEST(OnnxVersionsRaise, ToTheLeastThatCanSayIt) {
   Graph g;
   Rewriter rw(g);

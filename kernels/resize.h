@@ -1,0 +1,32 @@
+// Resampling one axis at a time.
+//
+// Legend: src [outer, in, inner] -> dst [outer, out, inner]. Each output position is a weighted sum
+// of `taps` input positions (1 nearest, 2 linear, 4 cubic); a resize of several axes is one pass per
+// axis, since its weights are a product. Threads: parallel_for over outer; every sum has one order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace ds::kernels {
+
+struct AxisTaps {
+  int64_t in = 0, out = 0;
+  int taps = 1;
+  std::vector<int64_t> index;   // [out, taps], each in [0, in)
+  std::vector<double> weight;   // [out, taps]
+};
+
+// T: float, double.
+template <typename T>
+void resize_axis(int64_t outer, const AxisTaps& axis, int64_t inner, const T* src, T* dst);
+
+// Transpose of the above: d_dst [outer, out, inner] -> d_src [outer, in, inner], overwritten.
+template <typename T>
+void resize_axis_grad(int64_t outer, const AxisTaps& axis, int64_t inner, const T* d_dst, T* d_src);
+
+// One tap of weight one, any element type of `element` bytes.
+void resize_axis_copy(int64_t outer, const AxisTaps& axis, int64_t inner, size_t element, const std::byte* src, std::byte* dst);
+
+}  // namespace ds::kernels

@@ -1,0 +1,57 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/op_check.h"
+
+namespace ds {
+namespace {
+
+using test::random_tensor;
+using Text = std::string;
+
+Tensor scales(std::initializer_list<float> values) { return Tensor::of<float>({static_cast<int64_t>(values.size())}, values); }
+Tensor sizes(std::initializer_list<int64_t> values) { return Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values); }
+
+const bool added = test::add_cases({
+    {.op = "Resize", .inputs = {random_tensor({2, 3, 4, 5}, 1), {}, {}, sizes({2, 3, 7, 3})}, .attrs = {{"mode", Text("linear")}}, .name = "linear"},
+    {.op = "Resize", .inputs = {random_tensor({1, 2, 5, 4}, 2), {}, {}, sizes({1, 2, 8, 9})},
+     .attrs = {{"mode", Text("linear")}, {"coordinate_transformation_mode", Text("align_corners")}}, .name = "align_corners"},
+    {.op = "Resize", .inputs = {random_tensor({1, 1, 4, 6}, 3), {}, {}, sizes({1, 1, 9, 4})}, .attrs = {{"mode", Text("cubic")}}, .name = "cubic"},
+    {.op = "Resize", .inputs = {random_tensor({1, 1, 4, 4}, 4), {}, {}, sizes({1, 1, 6, 6})},
+     .attrs = {{"mode", Text("cubic")}, {"exclude_outside", int64_t{1}}}, .name = "cubic_inside"},
+    {.op = "Resize", .inputs = {random_tensor({2, 2, 3, 3}, 5), {}, {}, sizes({2, 2, 7, 2})}, .attrs = {{"mode", Text("nearest")}}, .name = "nearest"},
+});
+
+TEST(Resize, NearestByScales) {
+  const Tensor x = Tensor::of<float>({1, 1, 2, 2}, {1, 2, 3, 4});
+  const auto y = test::run_op({.op = "Resize", .inputs = {x, {}, scales({1, 1, 2, 1.5f})}, .attrs = {{"coordinate_transformation_mode", Text("asymmetric")}, {"nearest_mode", Text("floor")}}},
+                              DType::kF32);
+  EXPECT_EQ(y[0].shape(), (Shape{1, 1, 4, 3}));
+  EXPECT_EQ(y[0].to_doubles(), (std::vector<double>{1, 1, 2, 1, 1, 2, 3, 3, 4, 3, 3, 4}));
+}
+
+TEST(Resize, LinearIsExactOnALine) {
+  const Tensor x = Tensor::of<float>({1, 4}, {0, 1, 2, 3});
+  const auto y = test::run_op({.op = "Resize", .inputs = {x, {}, {}, sizes({1, 7})}, .attrs = {{"mode", Text("linear")}, {"coordinate_transformation_mode", Text("align_corners")}}},
+                              DType::kF32);
+  EXPECT_EQ(y[0].to_doubles(), (std::vector<double>{0, 0.5, 1, 1.5, 2, 2.5, 3}));
+}
+
+TEST(Resize, RefusesWhatItCannotDo) {
+  const auto error = [](const test::OpCase& c) -> Text {
+    try {
+      test::run_op(c, DType::kF32);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "nothing was thrown";
+  };
+  const Tensor x = Tensor::zeros(DType::kF32, {1, 1, 2, 2});
+  EXPECT_NE(error({.op = "Resize", .inputs = {x}}).find("scales and sizes"), Text::npos);
+  EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 2})}}).find("2 scales"), Text::npos);
+  EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 0, 1})}}).find("not positive"), Text::npos);
+  EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 2, 2})}, .attrs = {{"antialias", int64_t{1}}}}).find("antialias"), Text::npos);
+  EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 2, 2})}, .attrs = {{"mode", Text("lanczos")}}}).find("lanczos"), Text::npos);
+}
+
+}  // namespace
+}  // namespace ds
