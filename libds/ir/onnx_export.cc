@@ -142,12 +142,12 @@ class Writer {
     if (!node.doc.empty()) n.set_doc_string(node.doc);
     for (ValueId in : node.inputs) n.add_input(in == kNone ? "" : graph_.value(in).name);
     for (ValueId out : node.outputs) n.add_output(out == kNone ? "" : graph_.value(out).name);
-    for (const auto& [key, value] : node.attrs) {
+    for (const auto& entry : node.attrs) {
       onnx::AttributeProto& a = *n.add_attribute();
       for (const onnx::AttributeProto& k : kept)
-        if (k.name() == key) a = k;
-      a.set_name(key);
-      with_context([&] { return node.label(); }, [&] { std::visit(AttributeWriter{a}, value); });
+        if (k.name() == entry.first) a = k;
+      a.set_name(entry.first);
+      with_context([&] { return node.label(); }, [&] { std::visit(AttributeWriter{a}, entry.second); });
     }
     for (const onnx::AttributeProto& k : kept)  // those the graph could not represent
       if (!node.has_attr(k.name()) && k.has_type()) *n.add_attribute() = k;

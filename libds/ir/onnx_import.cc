@@ -20,7 +20,9 @@
 namespace ds {
 namespace {
 
-std::string_view plain_domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
+std::string_view plain_domain(const std::string& domain) {
+  return domain == "ai.onnx" ? std::string_view() : std::string_view(domain);
+}
 
 std::string label_of(const onnx::NodeProto& n) {
   return n.name().empty() && n.output_size() > 0 ? fmt::format("node making '{}' ({})", n.output(0), n.op_type())

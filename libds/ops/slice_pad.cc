@@ -149,8 +149,8 @@ void register_slice(OpRegistry& registry) {
   k.create = [](const KernelQuery& q) {
     return planned_kernel(q, 0b11110, [in = q.in(0).shape, out = q.out(0).shape](const IntArgs& args) -> RunFn {
       const auto slices = resolve_slices(in, int_arg(args, 1), int_arg(args, 2), int_arg(args, 3), int_arg(args, 4));
-      const auto [offset, strides] = slice_strides(in, slices);
-      return [space = copy_of(out, strides, strides_of(out)), offset](const KernelContext& c) {
+      const auto [first, strides] = slice_strides(in, slices);
+      return [space = copy_of(out, strides, strides_of(out)), offset = first](const KernelContext& c) {
         copy(space, c.input(0), offset, c.output(0), 0);
       };
     });

@@ -93,6 +93,7 @@ std::vector<Case> cases() {
                    set_attr(n, "max", 6.0f);
                  }), {{1, {-1.5}}, {2, {6}}}, {"min", "max"}});
   all.push_back({"ClipMax", 7, node("Clip", [](auto& n) { set_attr(n, "max", 6.0f); }), {{2, {6}}}, {"max"}});
+  all.push_back({"Dropout", 11, node("Dropout", [](auto& n) { set_attr(n, "ratio", 0.25f); }), {{1, {0.25}}}, {"ratio"}});
   all.push_back({"TopK", 9, [](ModelBuilder& b) {
                    auto& n = b.node("TopK", {"x"}, {"y", "z"});
                    set_attr(n, "k", int64_t{2});
@@ -172,6 +173,35 @@ TEST(OnnxVersionsSoftmax, NewMeaningRaisesTheOpset) {
 }
 
 // --- others ------------------------------------------------------------------------------------
+
+ModelBuilder batch_norm(int64_t opset, std::vector<std::string> outputs) {
+  ModelBuilder b(opset);
+  b.input("x", {"n", "2", "4", "4"});
+  for (const char* name : {"scale", "bias", "mean", "var"}) b.floats(name, {2}, {1, 1});
+  b.node("BatchNormalization", {"x", "scale", "bias", "mean", "var"}, std::move(outputs), "bn");
+  b.output("y", {"n", "2", "4", "4"});
+  return b;
+}
+
+TEST(OnnxVersionsBatchNorm, OutputsMeanTraining) {
+  const auto inference = parse_model(batch_norm(9, {"y"}).bytes());
+  EXPECT_EQ(inference->node(inference->first()).attr_int("training_mode", 0), 0);
+  EXPECT_EQ(saved(*inference).opset_import(0).version(), 9);
+  // Outputs nobody reads do not make it training.
+  const auto unread = parse_model(batch_norm(9, {"y", "m", "v", "sm", "sv"}).bytes());
+  EXPECT_EQ(unread->node(unread->first()).outputs.size(), 1u);
+  ModelBuilder training = batch_norm(9, {"y", "m", "v"});
+  training.output("m", {"2"});
+  const auto g = parse_model(training.bytes());
+  EXPECT_EQ(g->node(g->first()).attr_int("training_mode", 0), 1);
+  EXPECT_EQ(saved(*g).opset_import(0).version(), 14);
+  ModelBuilder saved_stats = batch_norm(9, {"y", "m", "v", "sm", "sv"});
+  saved_stats.output("sm", {"2"});
+  expect_error(ExitCode::kUnsupported, {"node 'bn' (BatchNormalization)", "saved statistics"}, [&] { parse_model(saved_stats.bytes()); });
+  ModelBuilder spatial = batch_norm(7, {"y"});
+  set_attr(*spatial.graph().mutable_node(0), "spatial", int64_t{0});
+  expect_error(ExitCode::kUnsupported, {"node 'bn'", "spatial"}, [&] { parse_model(spatial.bytes()); });
+}
 
 TEST(OnnxVersionsResize, UpsampleAndBack) {
   ModelBuilder old(7);
