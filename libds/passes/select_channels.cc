@@ -164,13 +164,16 @@ struct Candidate {
     return after < step ? gone() : order.size() - static_cast<size_t>(after);
   }
   bool can_go_on() const { return !stuck && next() != gone(); }
-  // Share of the class's importance that is gone after one step more. Comparing what is lost altogether,
-  // not step by step, keeps wide layers from being emptied first because their blocks are small parts.
-  double share_lost() const {
-    const auto sum = [&](size_t n) { return std::accumulate(loss.begin(), loss.begin() + static_cast<std::ptrdiff_t>(n), 0.0); };
+  // Share of the class's importance that is lost with its first n channels.
+  double share(size_t n) const {
+    const auto sum = [&](size_t k) { return std::accumulate(loss.begin(), loss.begin() + static_cast<std::ptrdiff_t>(k), 0.0); };
     const double all = sum(loss.size());
-    return all > 0 ? sum(next()) / all : static_cast<double>(next()) / static_cast<double>(order.size());
+    return all > 0 ? sum(n) / all : static_cast<double>(n) / static_cast<double>(order.size());
   }
+  double share_gone() const { return share(gone()); }
+  // After one step more. Comparing what is lost altogether, not step by step, keeps wide layers from
+  // being emptied first because their blocks are small parts.
+  double share_lost() const { return share(next()); }
   std::span<const int32_t> block(size_t begin, size_t end) const { return std::span(order).subspan(begin, end - begin); }
 };
 
@@ -197,6 +200,7 @@ class Chooser {
       : model_(model), candidates_(std::move(candidates)), goal_(goal) {}
 
   void run() {
+    if (combinations() <= kMostCombinations && try_all()) return;
     while (model_.total() > goal_ && remove_cheapest()) {}
     if (model_.total() > goal_) return;
     while (return_best_block()) {}
@@ -218,6 +222,71 @@ class Chooser {
     c.cuts.pop_back();
     model_.change(c.block(c.gone(), now), +1);
   }
+
+  // --- few blocks: every combination ---
+
+  static constexpr int64_t kMostCombinations = 20000;
+  static constexpr double kWindow = 0.03;  // of the goal: totals this close below it compete by what they lose
+
+  int64_t combinations() {
+    int64_t n = 1;
+    for (Candidate& c : candidates_) {
+      const size_t before = c.cuts.size();
+      while (c.can_go_on()) c.cuts.push_back(c.next());
+      n *= static_cast<int64_t>(c.cuts.size());
+      c.cuts.resize(before);
+      if (n > kMostCombinations) break;
+    }
+    return n;
+  }
+
+  struct Choice {
+    std::vector<size_t> steps;  // per candidate
+    int64_t total = 0;
+    double loss = 0;
+    bool found = false;
+  };
+
+  // Sum of the squared shares lost: an even loss counts less than one layer emptied.
+  double total_loss() const {
+    double sum = 0;
+    for (const Candidate& c : candidates_) sum += c.share_gone() * c.share_gone();
+    return sum;
+  }
+
+  void visit(size_t i, Choice& best) {
+    if (i < candidates_.size()) {
+      Candidate& c = candidates_[i];
+      visit(i + 1, best);
+      while (c.can_go_on()) {
+        go_on(c);
+        visit(i + 1, best);
+      }
+      while (c.cuts.size() > 1) go_back(c);
+      return;
+    }
+    const int64_t total = model_.total();
+    if (total > goal_) return;
+    const auto near = [&](int64_t t) { return static_cast<double>(goal_ - t) <= kWindow * static_cast<double>(goal_); };
+    const double loss = total_loss();
+    const bool better = !best.found || (near(total) != near(best.total) ? near(total)
+                                        : near(total)                   ? loss < best.loss
+                                                                        : total > best.total);
+    if (!better) return;
+    best = {{}, total, loss, true};
+    for (const Candidate& c : candidates_) best.steps.push_back(c.cuts.size() - 1);
+  }
+
+  bool try_all() {
+    Choice best;
+    visit(0, best);
+    if (!best.found) return false;
+    for (size_t i = 0; i < candidates_.size(); ++i)
+      for (size_t s = 0; s < best.steps[i]; ++s) go_on(candidates_[i]);
+    return true;
+  }
+
+  // --- many blocks: the cheapest first ---
 
   bool remove_cheapest() {
     for (;;) {

@@ -5,7 +5,7 @@
 // 2023); a convolution followed by batch normalisation counts its weights as scaled by it. Channels leave in blocks,
 // smallest first: at each step the class goes on whose loss, as a share of all its importance, is the
 // least afterwards, until the target is met; then blocks that still fit return. Layers of even
-// importance thus shrink by about the same ratio.
+// importance thus shrink by about the same ratio. A model of few blocks is searched whole instead.
 #pragma once
 
 #include <vector>

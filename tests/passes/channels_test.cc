@@ -313,6 +313,78 @@ TEST(Channels, GatedBranchesAndActivationsThatDoNotKeepZero) {
   EXPECT_EQ(p.size("squeeze.w", 1), p.size("c1.w", 0));
 }
 
+TEST(Channels, BatchNormalizationFollows) {
+  Net n;
+  const auto norm = [&](ValueId x, const std::string& name) {
+    const int64_t c = n.channels(x);
+    Tensor variance = Tensor::empty(DType::kF32, {c});
+    for (int64_t i = 0; i < c; ++i) variance.mutable_data<float>()[i] = 0.5f + 0.1f * static_cast<float>(i);
+    return n.op("BatchNormalization", {x, n.weight(name + ".scale", {c}), n.weight(name + ".bias", {c}), n.weight(name + ".mean", {c}),
+                                       n.rw.add_constant(name + ".var", variance)});
+  };
+  ValueId x = n.relu(norm(n.conv(n.input({2, 3, 8, 8}), 24, 3, "c1"), "n1"));
+  x = n.relu(norm(n.conv(x, 32, 3, "c2"), "n2"));
+  n.finish(n.gemm(n.flatten(x), 5, "f"));
+  const Pruned p = check(n.graph, {2, 3, 8, 8}, 0.5);
+  EXPECT_EQ(p.size("n1.var", 0), p.size("c1.w", 0));
+  EXPECT_EQ(p.size("n2.scale", 0), p.size("c2.w", 0));
+}
+
+TEST(Channels, LayerNormalizationPinsTheTrunk) {
+  Net n;
+  ValueId x = n.linear(n.input({n.graph.symbol("batch"), n.graph.symbol("time"), 12}), 24, "embed");
+  for (const char* block : {"a", "b"}) {
+    const std::string name = block;
+    ValueId h = n.op("LayerNormalization", {x, n.weight(name + ".scale", {24}), n.weight(name + ".bias", {24})}, {{"axis", int64_t{-1}}});
+    h = n.op("Erf", {n.linear(h, 96, name + ".up")});
+    x = n.op("Add", {x, n.linear(h, 24, name + ".down")});
+  }
+  n.finish(n.linear(x, 7, "head"));
+  const Pruned p = check(n.graph, {2, 5, 12}, 0.5);
+  EXPECT_EQ(p.size("embed.w", 1), 24);
+  EXPECT_LT(p.size("a.up.w", 1), 96);
+  EXPECT_EQ(p.size("b.up.w", 1), p.size("b.down.w", 0));
+}
+
+TEST(Channels, EncoderAndDecoderWithSkipAndTransposedConvolution) {
+  Net n;
+  const ValueId skip = n.relu(n.conv(n.input({1, 3, 8, 8}), 20, 3, "c1"));
+  ValueId x = n.relu(n.conv(n.maxpool(skip), 40, 3, "c2"));
+  x = n.relu(n.rw.emit("ConvTranspose", {x, n.weight("up.w", {40, 24, 2, 2}), n.weight("up.b", {24})},
+                       {{"strides", std::vector<int64_t>{2, 2}}}, "up"));
+  x = n.op("Concat", {x, skip}, {{"axis", int64_t{1}}});
+  n.finish(n.conv(x, 3, 3, "head"));
+  const Pruned p = check(n.graph, {1, 3, 8, 8}, 0.5);
+  EXPECT_EQ(p.size("up.w", 0), p.size("c2.w", 0));
+  EXPECT_EQ(p.size("up.w", 1), p.size("up.b", 0));
+  EXPECT_EQ(p.size("head.w", 1), p.size("up.w", 1) + p.size("c1.w", 0));
+}
+
+TEST(Channels, ExpandThatSpellsChannelsOut) {
+  Net n;
+  const ValueId x = n.relu(n.conv(n.input({2, 3, 6, 6}), 24, 3, "c1"));
+  const ValueId wide = n.op("Expand", {n.op("GlobalAveragePool", {x}), n.ints({2, 24, 6, 6})});
+  const ValueId same = n.op("Expand", {n.op("GlobalAveragePool", {x}), n.ints({1, 6, 6})});
+  n.finish(n.conv(n.op("Add", {n.op("Mul", {x, wide}), same}), 4, 3, "head"));
+  check(n.graph, {2, 3, 6, 6}, 0.5);
+}
+
+TEST(Channels, AttentionHeadsStayAndTheFeedForwardShrinks) {
+  Net n;
+  const ValueId x = n.input({n.graph.symbol("batch"), n.graph.symbol("time"), 16});
+  const auto heads = [&](const char* name, std::vector<int64_t> perm) {
+    return n.op("Transpose", {n.op("Reshape", {n.linear(x, 16, name), n.ints({0, 0, 4, 4})})}, {{"perm", std::move(perm)}});
+  };
+  const ValueId scores = n.op("MatMul", {heads("q", {0, 2, 1, 3}), heads("k", {0, 2, 3, 1})});
+  ValueId y = n.op("MatMul", {n.op("Softmax", {scores}, {{"axis", int64_t{-1}}}), heads("v", {0, 2, 1, 3})});
+  y = n.op("Reshape", {n.op("Transpose", {y}, {{"perm", std::vector<int64_t>{0, 2, 1, 3}}}), n.ints({0, 0, 16})});
+  y = n.op("Add", {x, n.linear(y, 16, "o")});
+  n.finish(n.op("Add", {y, n.linear(n.relu(n.linear(y, 64, "up")), 16, "down")}));
+  const Pruned p = check(n.graph, {2, 5, 16}, 0.6);
+  for (const char* name : {"q.w", "k.w", "v.w", "o.w"}) EXPECT_EQ(p.size(name, 1), 16) << name;
+  EXPECT_LT(p.size("up.w", 1), 64);
+}
+
 TEST(Channels, QuantizedWeightsLoseTheirScales) {
   Net n;
   const auto quantized = [&](const std::string& name, Shape shape) {
