@@ -91,13 +91,14 @@ class Assigner {
     return nullptr;
   }
 
-  // Elementwise on operands of one shape: blocked when most of them are.
+  // Elementwise on operands of one shape, scalars aside: blocked when most of them are, or half and the
+  // reader of the result wants blocks.
   void follow_operands(const KernelQuery& query, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const std::vector<ValueId>& operands = query.node.inputs;
     Layout found = Layout::kPlain;
     size_t blocked = 0, present = 0;
     for (size_t i = 0; i < operands.size(); ++i) {
-      if (operands[i] == kNone) continue;
+      if (operands[i] == kNone || is_scalar(query.inputs[i])) continue;
       if (query.inputs[i].shape != query.out(0).shape) return;
       ++present;
       const Layout l = layout(operands[i]);
@@ -106,14 +107,25 @@ class Assigner {
       if (l == found) ++blocked;
     }
     if (found == Layout::kPlain || 2 * blocked < present || !whole_blocks(query.out(0), found)) return;
+    if (2 * blocked == present && !reader_wants_blocks(query.node.outputs[0])) return;
     for (const TensorDesc& d : query.inputs)
       if (d.defined() && d.dtype != DType::kF32) return;
     for (const TensorDesc& d : query.outputs)
       if (d.defined() && (d.dtype != DType::kF32 || d.shape != query.out(0).shape)) return;
     for (size_t i = 0; i < operands.size(); ++i)
-      if (operands[i] != kNone) inputs[i] = found;
+      if (operands[i] != kNone && !is_scalar(query.inputs[i])) inputs[i] = found;
     for (size_t i = 0; i < query.outputs.size(); ++i)
       if (query.outputs[i].defined()) outputs[i] = found;
+  }
+
+  static bool is_scalar(const TensorDesc& d) { return d.defined() && d.numel() == 1; }
+
+  bool reader_wants_blocks(ValueId id) const {
+    for (NodeId user : graph_->value(id).users) {
+      const OpDef* def = graph_->node(user).def;
+      if (def != nullptr && !def->kernels.empty() && def->kernels[0].preferred_layouts) return true;
+    }
+    return false;
   }
 
   // `id` in another layout, made once and before its first such use. kNone: at the end.

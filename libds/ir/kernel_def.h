@@ -103,7 +103,7 @@ struct KernelDef {
   // and are changed where another layout is wanted. Null: plain only.
   std::function<void(const KernelQuery&, std::vector<Layout>& inputs, std::vector<Layout>& outputs)> preferred_layouts;
   // True for kernels that compute in whatever layout they are given, the same for all operands
-  // (elementwise of equal shapes, where padding stays zero).
+  // (elementwise of equal shapes, scalars aside, where padding stays zero).
   bool layout_agnostic = false;
 };
 

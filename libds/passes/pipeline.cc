@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "libds/base/log.h"
+#include "libds/passes/fuse_activation.h"
 #include "libds/passes/fuse_conv.h"
 #include "libds/passes/fuse_qdq.h"
 
@@ -15,6 +16,7 @@ constexpr Pass kDeadCode = {"dead-code", "erase nodes whose results nobody uses"
 constexpr Pass kIdentities = {"identities", "remove nodes that return their input", remove_identities};
 constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
+constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in several nodes become one", fuse_activation};
 constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
@@ -35,6 +37,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFoldConstants,
            &kFuseQdq,
            &kCommon,
+           &kFuseActivation,
            &kFoldIntoConv,
            &kFuseConv,
            &kDeadCode,
