@@ -168,6 +168,24 @@ TEST(Http, HandlerThatThrowsOrForgetsAnswers500) {
   EXPECT_EQ(client.get("/forget").status, 500);
 }
 
+TEST(Http, BytesOfAllRequestsUnderWayAreLimited) {
+  HttpLimits limits;
+  limits.body_bytes = 1000;
+  limits.all_bodies_bytes = 1500;
+  Fixture f(limits);
+  HttpClient slow(f.server.port()), next(f.server.port());
+  slow.send("POST /slow HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 900\r\n\r\n");
+  EXPECT_EQ(slow.receive().status, 100);  // its bytes are promised
+  const ClientResponse refused = next.post("/", std::string(700, 'x'));
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(refused.headers.at("retry-after"), "1");
+  EXPECT_EQ(HttpClient(f.server.port()).post("/", std::string(500, 'x')).status, 200);
+  EXPECT_EQ(status_of(f.server.port(), "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"), 503);
+  slow.send(std::string(900, 'y'));
+  EXPECT_EQ(slow.receive().status, 200);
+  EXPECT_EQ(HttpClient(f.server.port()).post("/", std::string(1000, 'x')).status, 200);  // given back
+}
+
 // Holds requests until released; replies come from a thread of its own.
 struct Gate {
   void handle(HttpRequest request, HttpReply reply) {

@@ -93,6 +93,7 @@ struct HttpServer::Impl : std::enable_shared_from_this<HttpServer::Impl> {
   tcp::endpoint local;
   int io_threads = 1;
   std::vector<std::thread> threads;
+  std::atomic<size_t> body_bytes{0};  // promised to requests under way
   std::atomic<bool> draining{false};
   std::atomic<bool> stopped{false};
 
@@ -223,6 +224,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
     const beast::string_view encoding = message[http::field::content_encoding];
     if (!encoding.empty() && !beast::iequals(encoding, "identity"))
       return write(http_error(415, "compressed bodies are not accepted"), false);
+    if (!reserve_body()) {
+      HttpResponse response = http_error(503, "too many request bytes under way");
+      response.headers.emplace_back("Retry-After", "1");
+      return write(std::move(response), false);
+    }
     const beast::string_view expect = message[http::field::expect];
     if (expect.empty() || message.version() == 10) return read_body();
     if (!beast::iequals(expect, "100-continue"))
@@ -234,6 +240,20 @@ class Connection : public std::enable_shared_from_this<Connection> {
                         if (error) return self->close();
                         self->read_body();
                       });
+  }
+
+  // Memory for the body, before it is sent: its declared length, or the most a chunked one may have.
+  bool reserve_body() {
+    const auto& declared = parser_->content_length();
+    const size_t wanted = parser_->chunked() ? impl_->limits.body_bytes : declared ? static_cast<size_t>(*declared) : 0;
+    reserved_ = wanted;
+    if (impl_->body_bytes.fetch_add(wanted) + wanted <= impl_->limits.all_bodies_bytes) return true;
+    release_body();
+    return false;
+  }
+  void release_body() {
+    impl_->body_bytes -= reserved_;
+    reserved_ = 0;
   }
 
   void read_body() {
@@ -305,6 +325,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void write(HttpResponse response, bool keep_alive) {
     state_ = State::kWriting;
+    release_body();  // the request has been dealt with
     keep_alive = keep_alive && !impl_->draining;
     auto message = std::make_shared<http::response<http::string_body>>();
     message->version(version_);
@@ -344,6 +365,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close() {
     if (state_ == State::kClosed) return;
     state_ = State::kClosed;
+    release_body();
     disarm();
     error_code ignored;
     socket_.shutdown(tcp::socket::shutdown_both, ignored);
@@ -359,6 +381,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<http::request_parser<http::string_body>> parser_;
   State state_ = State::kIdle;
   bool timed_out_ = false;
+  size_t reserved_ = 0;  // of Impl::body_bytes
   bool keep_alive_ = false;
   unsigned version_ = 11;
   std::array<char, 4096> trash_;

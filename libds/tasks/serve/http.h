@@ -46,6 +46,7 @@ std::string json_quote(std::string_view text);
 struct HttpLimits {
   size_t header_bytes = 16 << 10;
   size_t body_bytes = size_t{64} << 20;
+  size_t all_bodies_bytes = size_t{1} << 30;  // of all requests under way together; more get 503
   int max_connections = 512;
   std::chrono::milliseconds header_time{10'000};  // from a request's first byte to the end of its header
   std::chrono::milliseconds body_time{60'000};    // from there to the end of the body

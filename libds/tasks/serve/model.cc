@@ -131,6 +131,8 @@ ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, c
     for (const TensorSpec& spec : info_.outputs) open = open && open_first_axis(spec);
     if (open && !info_.inputs.empty()) info_.max_batch_size = options_.batch.max_batch_size;
     joins_ = rows_are_independent(*sessions_[0]);
+    // The others get ready too, so that the first client to meet one does not wait for its plan.
+    for (size_t i = 1; i < sessions_.size(); ++i) rows_are_independent(*sessions_[i]);
   });
   for (auto& session : sessions_) threads_.emplace_back([this, s = session.get()] { instance_loop(*s); });
 }
@@ -175,7 +177,8 @@ bool ServedModel::rows_are_independent(Session& session) const {
       for (size_t o = 0; o < single.size(); ++o) {
         const bool splits = joined[o].rank() > 0 && joined[o].dim(0) == 2 && single[o].rank() > 0 && single[o].dim(0) == 1;
         if (splits && close(joined[o].rows(row, row + 1), single[o])) continue;
-        warn("model '{}': rows of a batch influence each other in output '{}': requests are not joined", info_.name,
+        if (&session == sessions_[0].get())  // once is enough
+          warn("model '{}': rows of a batch influence each other in output '{}': requests are not joined", info_.name,
              info_.outputs[o].name);
         return false;
       }

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <future>
 #include <set>
 
 #include "libds/base/error.h"
@@ -144,24 +145,33 @@ int serve(const ServeOptions& options) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  // The first signal after the start asks for a drain. One while models are loading, and a second one,
+  // come from somebody who does not want to wait.
+  struct Stop {
+    std::atomic<bool> started{false};
+    std::promise<int> first;
+  };
+  auto stop = std::make_shared<Stop>();
+  std::thread([signals, stop] {
+    for (bool asked = false;; asked = true) {
+      int signal = 0;
+      sigwait(&signals, &signal);
+      if (asked || !stop->started) ::_exit(128 + signal);
+      stop->first.set_value(signal);
+    }
+  }).detach();
+
   Server server(options);
+  stop->started = true;
   server.start();
   if (!options.port_file.empty()) write_file_atomic(options.port_file, fmt::format("{}\n", server.port()));
   if (!options.quiet)
     fmt::print(stderr, "ds-serve: listening on http://{} ({})\n", server.address(), fmt::join(server.model_names(), ", "));
 
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = stop->first.get_future().get();
   if (!options.quiet)
     fmt::print(stderr, "ds-serve: {}: finishing requests under way\n", signal == SIGTERM ? "terminated" : "interrupted");
-  // Whoever asks twice does not want to wait.
-  std::thread([signals] {
-    int again = 0;
-    sigwait(&signals, &again);
-    ::_exit(128 + again);
-  }).detach();
-  const bool finished = server.drain();
-  if (!finished) warn("some requests were cut off after {} ms", options.drain_time.count());
+  if (!server.drain()) warn("some requests were cut off after {} ms", options.drain_time.count());
   return static_cast<int>(ExitCode::kOk);
 }
 
