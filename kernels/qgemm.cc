@@ -38,7 +38,7 @@ void tile_portable(int64_t rows, int64_t pairs, const int16_t* a, int64_t stride
   }
 }
 
-void rescale_portable(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
+void rescale_row(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
   for (int64_t i = 0; i < n; ++i) {
     const auto sum = static_cast<int32_t>(static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(q.bias != nullptr ? q.bias[i] : 0));
     if (q.output == QOutput::kI32) {
@@ -56,6 +56,10 @@ void rescale_portable(int64_t n, const int32_t* sums, const QRescale& q, void* o
     if (q.output == QOutput::kU8) static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(y);
     else static_cast<int8_t*>(out)[i] = static_cast<int8_t>(y);
   }
+}
+
+void rescale_portable(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, q, static_cast<std::byte*>(out) + r * out_stride);
 }
 
 size_t output_size(QOutput output) { return output == QOutput::kU8 || output == QOutput::kI8 ? 1 : 4; }
@@ -94,10 +98,10 @@ void gather_row(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, int64
       const int64_t taps = run / gc;
       const int64_t first = std::clamp(start + std::clamp<int64_t>(-ix, 0, taps) * gc, k, stop);
       const int64_t last = std::clamp(start + std::clamp<int64_t>(s.width - ix, 0, taps) * gc, first, stop);
-      std::memset(to, 0, static_cast<size_t>(first - k) * sizeof(int16_t));
+      if (first > k) std::memset(to, 0, static_cast<size_t>(first - k) * sizeof(int16_t));
       if (last > first)
         widen_run(((n * s.height + iy) * s.width + ix) * s.channels + group * gc + (first - start), last - first, to + (first - k));
-      std::memset(to + (last - k), 0, static_cast<size_t>(stop - last) * sizeof(int16_t));
+      if (stop > last) std::memset(to + (last - k), 0, static_cast<size_t>(stop - last) * sizeof(int16_t));
     }
     k = stop;
   }
@@ -154,9 +158,9 @@ void qconv_block(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, cons
     const int64_t c = p * kColumns, n = std::min(kColumns, c1 - c), channel = group * s.group_out() + c;
     const QRescale moved = at_channel(q, channel);
     const int32_t* panel_sums = sums + (p - first_panel) * kPixelBlock * kColumns;
-    for (int64_t r = 0; r < rows; ++r)
-      isa.rescale(n, panel_sums + r * kColumns, moved,
-                  static_cast<std::byte*>(y) + static_cast<size_t>((p0 + r) * s.out_channels + channel) * element);
+    isa.rescale(rows, n, panel_sums, kColumns, moved,
+                static_cast<std::byte*>(y) + static_cast<size_t>(p0 * s.out_channels + channel) * element,
+                s.out_channels * static_cast<int64_t>(element));
   }
 }
 
@@ -253,7 +257,7 @@ void qconv_reference(const QConvShape& s, const QBytes& x, const void* w, bool w
           }
         }
         const auto exact = static_cast<int32_t>(sum);
-        rescale_portable(1, &exact, at_channel(q, m), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.out_channels + m) * element);
+        rescale_row(1, &exact, at_channel(q, m), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.out_channels + m) * element);
       }
     }
   });
@@ -316,7 +320,7 @@ void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const QC
           from[t] = inside ? static_cast<const uint8_t*>(x.data) + ((n * s.height + iy) * s.width + ix) * s.channels : nullptr;
         }
         isa.sum(s.channels, plane, from, x.is_signed, x.zero, taps.data(), sums);
-        rescale.rescale(s.channels, sums, q, static_cast<std::byte*>(y) + static_cast<size_t>(p * s.channels) * element);
+        rescale.rescale(1, s.channels, sums, 0, q, static_cast<std::byte*>(y) + static_cast<size_t>(p * s.channels) * element, 0);
       }
     }
   });

@@ -82,8 +82,9 @@ struct QGemmIsa {
   // sums[r*kColumns + c] (+)= a[r*stride ...] . panel over `pairs` pairs, for rows < kRows.
   void (*tile)(int64_t rows, int64_t pairs, const int16_t* a, int64_t stride, const int16_t* panel, bool accumulate,
                int32_t* sums);
-  // One row of n results; q's arrays and out already point at the first channel.
-  void (*rescale)(int64_t n, const int32_t* sums, const QRescale& q, void* out);
+  // Rows of n results; q's arrays and out already point at the first channel. `stride`: sums from row to row;
+  // `out_stride`: bytes.
+  void (*rescale)(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride);
 };
 constexpr int64_t kQRows = 6;  // most rows of a tile
 

@@ -45,20 +45,48 @@ inline __attribute__((always_inline)) void multiply_row(const int16_t* pair, __m
       : [pair] "m"(*reinterpret_cast<const int32_t(*)[1]>(pair)), [b0] "x"(b0), [b1] "x"(b1));
 }
 
+inline __m256i load_sums(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void store_sums(int32_t* p, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+
+// Accumulators have names, not indices: arrays of them end up in memory.
 template <int kRows>
 void tile_rows(int64_t pairs, const int16_t* a, int64_t stride, const int16_t* panel, bool accumulate, int32_t* sums) {
-  __m256i acc[kRows][2];
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < 2; ++v)
-      acc[r][v] = accumulate ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + r * kColumns + v * 8)) : _mm256_setzero_si256();
-  for (int64_t k = 0; k < pairs; ++k) {
-    const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2));
-    const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + k * kColumns * 2 + 16));
-#pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) multiply_row(a + r * stride + 2 * k, b0, b1, acc[r][0], acc[r][1]);
+  __m256i c00 = _mm256_setzero_si256(),
+          c01 = _mm256_setzero_si256(),
+          c10 = _mm256_setzero_si256(),
+          c11 = _mm256_setzero_si256(),
+          c20 = _mm256_setzero_si256(),
+          c21 = _mm256_setzero_si256(),
+          c30 = _mm256_setzero_si256(),
+          c31 = _mm256_setzero_si256(),
+          c40 = _mm256_setzero_si256(),
+          c41 = _mm256_setzero_si256(),
+          c50 = _mm256_setzero_si256(),
+          c51 = _mm256_setzero_si256();
+  if (accumulate) {
+    if constexpr (kRows > 0) c00 = load_sums(sums + 0 * kColumns), c01 = load_sums(sums + 0 * kColumns + 8);
+    if constexpr (kRows > 1) c10 = load_sums(sums + 1 * kColumns), c11 = load_sums(sums + 1 * kColumns + 8);
+    if constexpr (kRows > 2) c20 = load_sums(sums + 2 * kColumns), c21 = load_sums(sums + 2 * kColumns + 8);
+    if constexpr (kRows > 3) c30 = load_sums(sums + 3 * kColumns), c31 = load_sums(sums + 3 * kColumns + 8);
+    if constexpr (kRows > 4) c40 = load_sums(sums + 4 * kColumns), c41 = load_sums(sums + 4 * kColumns + 8);
+    if constexpr (kRows > 5) c50 = load_sums(sums + 5 * kColumns), c51 = load_sums(sums + 5 * kColumns + 8);
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < 2; ++v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + r * kColumns + v * 8), acc[r][v]);
+  for (int64_t k = 0; k < pairs; ++k, a += 2, panel += kColumns * 2) {
+    const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel));
+    const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + 16));
+    if constexpr (kRows > 0) multiply_row(a + 0 * stride, b0, b1, c00, c01);
+    if constexpr (kRows > 1) multiply_row(a + 1 * stride, b0, b1, c10, c11);
+    if constexpr (kRows > 2) multiply_row(a + 2 * stride, b0, b1, c20, c21);
+    if constexpr (kRows > 3) multiply_row(a + 3 * stride, b0, b1, c30, c31);
+    if constexpr (kRows > 4) multiply_row(a + 4 * stride, b0, b1, c40, c41);
+    if constexpr (kRows > 5) multiply_row(a + 5 * stride, b0, b1, c50, c51);
+  }
+  if constexpr (kRows > 0) store_sums(sums + 0 * kColumns, c00), store_sums(sums + 0 * kColumns + 8, c01);
+  if constexpr (kRows > 1) store_sums(sums + 1 * kColumns, c10), store_sums(sums + 1 * kColumns + 8, c11);
+  if constexpr (kRows > 2) store_sums(sums + 2 * kColumns, c20), store_sums(sums + 2 * kColumns + 8, c21);
+  if constexpr (kRows > 3) store_sums(sums + 3 * kColumns, c30), store_sums(sums + 3 * kColumns + 8, c31);
+  if constexpr (kRows > 4) store_sums(sums + 4 * kColumns, c40), store_sums(sums + 4 * kColumns + 8, c41);
+  if constexpr (kRows > 5) store_sums(sums + 5 * kColumns, c50), store_sums(sums + 5 * kColumns + 8, c51);
 }
 
 void tile(int64_t rows, int64_t pairs, const int16_t* a, int64_t stride, const int16_t* panel, bool accumulate, int32_t* sums) {
@@ -106,7 +134,7 @@ void rescale_eights(int64_t n, const int32_t* sums, const QRescale& q, void* out
   }
 }
 
-void rescale(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
+void rescale_row(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
   const int64_t whole = n & ~int64_t{7}, rest = n - whole;
   rescale_eights(whole, sums, q, out);
   if (rest == 0) return;
@@ -126,6 +154,43 @@ void rescale(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
   rescale_eights(8, sum, part, result);
   const int64_t element = q.output == QOutput::kU8 || q.output == QOutput::kI8 ? 1 : 4;
   __builtin_memcpy(static_cast<char*>(out) + whole * element, result, static_cast<size_t>(rest * element));
+}
+
+// Sixteen channels of 8-bit results: everything that depends on the channel stays in registers.
+template <bool kFloatBias>
+void rescale_panel(int64_t rows, const int32_t* sums, int64_t stride, const QRescale& q, uint8_t* out, int64_t out_stride) {
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i bias0 = q.bias != nullptr ? load_sums(q.bias) : zero, bias1 = q.bias != nullptr ? load_sums(q.bias + 8) : zero;
+  const __m256 m0 = _mm256_loadu_ps(q.multiplier), m1 = _mm256_loadu_ps(q.multiplier + 8);
+  const __m256 f0 = kFloatBias ? _mm256_loadu_ps(q.float_bias) : _mm256_setzero_ps(), f1 = kFloatBias ? _mm256_loadu_ps(q.float_bias + 8) : f0;
+  const __m256 lo = _mm256_set1_ps(static_cast<float>(q.lo - q.zero)), hi = _mm256_set1_ps(static_cast<float>(q.hi - q.zero));
+  const __m256i shift = _mm256_set1_epi32(q.zero);
+  const bool is_unsigned = q.output == QOutput::kU8;
+  for (int64_t r = 0; r < rows; ++r, sums += stride, out += out_stride) {
+    __m256 a = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load_sums(sums), bias0)), m0);
+    __m256 b = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load_sums(sums + 8), bias1)), m1);
+    if constexpr (kFloatBias) {
+      a = _mm256_add_ps(a, f0);
+      b = _mm256_add_ps(b, f1);
+    }
+    const __m256i x = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(a, lo), hi)), shift);
+    const __m256i y = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(b, lo), hi)), shift);
+    // packs interleaves the 128-bit halves of x and y: put them back in order before the last step.
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x, y), 0xd8);
+    const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), is_unsigned ? _mm_packus_epi16(low, high) : _mm_packs_epi16(low, high));
+  }
+}
+
+void rescale(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride) {
+  const bool bytes = q.output == QOutput::kU8 || q.output == QOutput::kI8;
+  if (bytes && n == kColumns) {
+    auto* to = static_cast<uint8_t*>(out);
+    if (q.float_bias != nullptr) rescale_panel<true>(rows, sums, stride, q, to, out_stride);
+    else rescale_panel<false>(rows, sums, stride, q, to, out_stride);
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, q, static_cast<char*>(out) + r * out_stride);
 }
 
 template <bool kSigned>

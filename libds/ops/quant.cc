@@ -382,9 +382,8 @@ void register_qlinear_matmul(OpRegistry& registry) {
         kernels::integer_matmul(s.rows, s.columns, s.depth, bytes_at(c.input(0), s.a_offset[u]), c.input(0).dtype() == DType::kI8,
                                 zero_points(c, 2), bytes_at(c.input(3), s.b_offset[u]), c.input(3).dtype() == DType::kI8,
                                 zero_points(c, 5), sums);
-        for (int64_t m = 0; m < s.rows; ++m)
-          kernels::portable_qgemm().rescale(s.columns, sums + m * s.columns, rescale,
-                                            static_cast<std::byte*>(c.output(0).mutable_raw()) + (i * s.rows + m) * s.columns);
+        kernels::portable_qgemm().rescale(s.rows, s.columns, sums, s.columns, rescale,
+                                          static_cast<std::byte*>(c.output(0).mutable_raw()) + i * s.rows * s.columns, s.columns);
       }
     }, sums_bytes + static_cast<size_t>(s.columns) * sizeof(float));
   };
@@ -429,7 +428,7 @@ void register_qlinear_conv(OpRegistry& registry) {
           const auto bias = static_cast<uint32_t>(c.input(8).data<int32_t>()[m]);
           for (int64_t p = 0; p < plane; ++p) sums[i * plane + p] = static_cast<int32_t>(static_cast<uint32_t>(sums[i * plane + p]) + bias);
         }
-        kernels::portable_qgemm().rescale(plane, sums + i * plane, rescale, static_cast<std::byte*>(c.output(0).mutable_raw()) + i * plane);
+        kernels::portable_qgemm().rescale(1, plane, sums + i * plane, 0, rescale, static_cast<std::byte*>(c.output(0).mutable_raw()) + i * plane, 0);
       }
     }, sums_bytes + plane_bytes);
   };
