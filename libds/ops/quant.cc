@@ -209,6 +209,35 @@ void check_zero_length(InferContext& c, size_t i, Dim expected, const char* what
   if (n != 1 && n != expected.raw) c.error("{} has {} values, expected one or {}", what, n, expected.raw);
 }
 
+// Constant right operand, widened and reordered once; the left zero point is read in every run.
+class PackedMatMulInteger final : public Kernel {
+ public:
+  explicit PackedMatMulInteger(const KernelQuery& q) : threads_(q.threads) {
+    const Tensor& b = *q.constant(1);
+    std::vector<int32_t> zero;
+    if (const Tensor* z = q.constant(3)) {
+      for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));
+      if (zero.size() == 1) zero.assign(static_cast<size_t>(b.dim(1)), zero[0]);
+    }
+    const int64_t depth = b.dim(0), rows = depth == 0 ? 0 : q.in(0).numel() / depth;
+    shape_ = kernels::matmul_shape(rows, depth, b.dim(1));
+    packed_ = kernels::pack_matrix(depth, b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+    rescale_.output = kernels::QOutput::kI32;
+  }
+  size_t workspace_bytes() const override { return kernels::qconv_workspace(shape_, threads_); }
+  size_t packed_bytes() const override { return packed_.bytes(); }
+  void run(const KernelContext& c) override {
+    const kernels::QBytes a = {c.input(0).raw(), c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0)};
+    kernels::qconv(kernels::avx2_qgemm(), shape_, a, packed_, rescale_, c.output(0).mutable_raw(), threads_, c.workspace());
+  }
+
+ private:
+  int threads_;
+  kernels::QConvShape shape_;
+  kernels::QPackedWeights packed_;
+  kernels::QRescale rescale_;
+};
+
 void register_matmul_integer(OpRegistry& registry) {
   OpDef def;
   def.name = "MatMulInteger";  // a, b, a zero point, b zero point
@@ -238,7 +267,16 @@ void register_matmul_integer(OpRegistry& registry) {
       }
     });
   };
-  def.kernels = {k};
+  KernelDef packed;
+  packed.name = "avx2/matmul_integer";
+  packed.isa = Isa::kAvx2;
+  packed.decline = [](const KernelQuery& q) {
+    if (q.constant(1) == nullptr || q.constant(1)->rank() != 2 || q.constant(1)->numel() == 0) return std::string("b is not a constant matrix");
+    if (q.in(3).defined() && q.constant(3) == nullptr) return std::string("the zero point of b is not constant");
+    return ops::require(!q.in(2).defined() || q.in(2).numel() == 1, "a has a zero point per row");
+  };
+  packed.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<PackedMatMulInteger>(q); };
+  def.kernels = {packed, k};
   registry.add(std::move(def));
 }
 

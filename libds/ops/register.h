@@ -10,6 +10,7 @@ void register_all_ops(OpRegistry& registry);
 void register_shape_ops(OpRegistry& registry);        // Shape, views, Constant, Range
 void register_movement_ops(OpRegistry& registry);     // Transpose, Concat, Split, Expand, Tile, ...
 void register_slice_pad_ops(OpRegistry& registry);
+void register_resize_ops(OpRegistry& registry);
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_qfused_ops(OpRegistry& registry);       // internal 8-bit operators

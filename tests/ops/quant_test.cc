@@ -177,6 +177,14 @@ TEST(QFused, MatMulKernelsAgreeBitForBitAndWithTheFormula) {
   }
 }
 
+TEST(Quant, MatMulIntegerKernelsAgreeBitForBit) {
+  for (DType a_type : {DType::kU8, DType::kI8}) {
+    const Tensor a = random_bytes(a_type, {2, 9, 77}, 21), b = random_bytes(DType::kI8, {77, 19}, 22);
+    const Tensor za = random_bytes(a_type, {}, 23), zb = random_bytes(DType::kI8, {19}, 24);
+    EXPECT_TRUE(run1("MatMulInteger", {a, b, za, zb}).equal_bits(run1("MatMulInteger", {a, b, za, zb}, {}, "portable/matmul_integer")));
+  }
+}
+
 TEST(QFused, PointwiseAndPooling) {
   const Tensor a = u8({5}, {0, 10, 128, 200, 255}), b = u8({5}, {255, 0, 128, 7, 255});
   const Attributes add = {{"a_scale", 0.5f}, {"a_zero", int64_t{128}}, {"b_scale", 0.25f}, {"b_zero", int64_t{0}}, {"y_scale", 1.0f}, {"y_zero", int64_t{100}}};
