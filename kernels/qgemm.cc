@@ -84,18 +84,17 @@ void gather_row(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, int64
     else isa.widen_u8(count, static_cast<const uint8_t*>(x.data) + offset, x.zero, to);
   };
   const bool whole_rows = s.groups == 1 && s.dilation_w == 1;
-  const int64_t run = whole_rows ? s.kernel_w * gc : gc;  // values that lie together in x
-  for (int64_t k = begin; k < end;) {
-    const int64_t start = k / run * run, stop = std::min(end, start + run);
-    const int64_t tap = start / gc;
-    const int64_t iy = oy * s.stride_h - s.pad_top + tap / s.kernel_w * s.dilation_h;
-    const int64_t ix = ox * s.stride_w - s.pad_left + tap % s.kernel_w * s.dilation_w;
+  const int64_t taps = whole_rows ? s.kernel_w : 1, run = taps * gc;  // kernel positions and values that lie together in x
+  int64_t tap_y = begin / run * taps / s.kernel_w, tap_x = begin / run * taps % s.kernel_w;
+  for (int64_t k = begin, start = begin / run * run; k < end; start += run) {
+    const int64_t stop = std::min(end, start + run);
+    const int64_t iy = oy * s.stride_h - s.pad_top + tap_y * s.dilation_h;
+    const int64_t ix = ox * s.stride_w - s.pad_left + tap_x * s.dilation_w;
     int16_t* to = dst + (k - begin);
     if (iy < 0 || iy >= s.height) {
       std::memset(to, 0, static_cast<size_t>(stop - k) * sizeof(int16_t));
     } else {
       // Inside the run, values [first, last) lie inside the row of x.
-      const int64_t taps = run / gc;
       const int64_t first = std::clamp(start + std::clamp<int64_t>(-ix, 0, taps) * gc, k, stop);
       const int64_t last = std::clamp(start + std::clamp<int64_t>(s.width - ix, 0, taps) * gc, first, stop);
       if (first > k) std::memset(to, 0, static_cast<size_t>(first - k) * sizeof(int16_t));
@@ -104,6 +103,11 @@ void gather_row(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, int64
       if (stop > last) std::memset(to + (last - k), 0, static_cast<size_t>(stop - last) * sizeof(int16_t));
     }
     k = stop;
+    tap_x += taps;
+    if (tap_x >= s.kernel_w) {
+      tap_x = 0;
+      ++tap_y;
+    }
   }
 }
 

@@ -12,24 +12,27 @@ namespace {
 
 constexpr int64_t kColumns = QPackedWeights::kColumns;
 
-void widen_u8(int64_t n, const uint8_t* src, int32_t zero, int16_t* dst) {
-  const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i), _mm256_sub_epi16(x, z));
-  }
-  for (; i < n; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
+template <bool kSigned>
+inline void widen16(const uint8_t* src, __m256i zero, int16_t* dst) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
+  const __m256i x = kSigned ? _mm256_cvtepi8_epi16(bytes) : _mm256_cvtepu8_epi16(bytes);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm256_sub_epi16(x, zero));
 }
 
-void widen_i8(int64_t n, const int8_t* src, int32_t zero, int16_t* dst) {
+template <bool kSigned>
+inline void widen(int64_t n, const uint8_t* src, int32_t zero, int16_t* dst) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i), _mm256_sub_epi16(x, z));
+  if (n < 16) {
+    for (int64_t i = 0; i < n; ++i) dst[i] = static_cast<int16_t>((kSigned ? static_cast<int8_t>(src[i]) : src[i]) - zero);
+    return;
   }
-  for (; i < n; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
+  for (int64_t i = 0; i + 16 <= n; i += 16) widen16<kSigned>(src + i, z, dst + i);
+  if (n % 16 != 0) widen16<kSigned>(src + n - 16, z, dst + n - 16);  // overlaps what is already there
+}
+
+void widen_u8(int64_t n, const uint8_t* src, int32_t zero, int16_t* dst) { widen<false>(n, src, zero, dst); }
+void widen_i8(int64_t n, const int8_t* src, int32_t zero, int16_t* dst) {
+  widen<true>(n, reinterpret_cast<const uint8_t*>(src), zero, dst);
 }
 
 // c0, c1 += pair * (b0, b1). Assembly, because compilers hoist the broadcasts and products of all rows and then
