@@ -71,7 +71,7 @@ int run(Args& a) {
 Command make_command() {
   auto a = std::make_shared<Args>();
   Command c("ds-quantize", "run an ONNX model on 8-bit integers",
-            "Writes MODEL with Conv, Gemm and MatMul in 8 bits: weights signed and symmetric with one scale per output channel, "
+            "Writes MODEL with Conv, Gemm and MatMul in 8 bits: weights signed and symmetric with one scale per output channel (chosen so that no runtime's 16-bit sums overflow), "
             "activations unsigned with one scale per tensor, biases in 32 bits. Additions, pools and concatenations between them "
             "are covered too, so that a network stays in integers from end to end. The result is plain ONNX "
             "(QuantizeLinear and DequantizeLinear, operator set 13 or newer); its weights are stored as integers, so that the file is about "
@@ -84,7 +84,7 @@ Command make_command() {
   c.positional("MODEL", &a->model, "float model, - for standard input").file();
   c.option("--output,-o", &a->output, "FILE", "where to write the quantized model, - for standard output").file();
   c.option("--exclude", &a->request.options.exclude, "PATTERN", "leave operators in float whose name or type matches (* and ?)");
-  c.flag("--reduce-range", &a->request.options.reduce_range, "use 7 bits for weights, for runtimes whose 8-bit products overflow without VNNI");
+  c.flag("--reduce-range", &a->request.options.reduce_range, "use 7 bits for weights");
   c.option("--report", &a->report, "FILE", "write the report as JSON").file();
   c.group("Calibration");
   c.option("--calibration-data", &a->calibration, "DATA", "samples: npz, npy, IDX or CSV").file();

@@ -21,7 +21,7 @@ struct QuantizeOptions {
   // Nodes left in float: patterns with * and ? over node names and operator types.
   std::vector<std::string> exclude;
   std::vector<NodeId> keep_float = {};  // the same by id
-  // Weights within [-64, 64], so that products of two never overflow 16 bits on CPUs that add them there.
+  // Weights within [-64, 64] instead of [-127, 127].
   bool reduce_range = false;
 };
 

@@ -112,6 +112,22 @@ TEST(Quantize, ReducedRangeNeverOverflowsSixteenBits) {
   EXPECT_GT(seen, 0);
 }
 
+TEST(Quantize, NeighbouringWeightsNeverOverflowSixteenBits) {
+  const QuantizeOutcome o = quantize(small_network(), request());
+  int pairs = 0;
+  for (ValueId id : o.graph->initializers()) {
+    const Tensor& t = *o.graph->value(id).constant;
+    if (t.dtype() != DType::kI8 || t.rank() < 2) continue;
+    // Along the sum of a channel: kernel position, then input channel.
+    const Ints w = t.to_ints();
+    const int64_t channels = t.dim(1), plane = t.numel() / (t.dim(0) * channels), depth = channels * plane;
+    const auto at = [&](int64_t m, int64_t k) { return std::abs(w[static_cast<size_t>((m * channels + k % channels) * plane + k / channels)]); };
+    for (int64_t m = 0; m < t.dim(0); ++m)
+      for (int64_t k = 0; k + 1 < depth; k += 2, ++pairs) EXPECT_LE(at(m, k) + at(m, k + 1), 128);
+  }
+  EXPECT_GT(pairs, 0);
+}
+
 TEST(Quantize, DynamicNeedsNoData) {
   QuantizeRequest r;
   r.dynamic = true;
@@ -130,15 +146,23 @@ TEST(Quantize, ObserversFollowTheirDefinition) {
   Rewriter rw(g);
   const ValueId x = rw.add_input("x", DType::kF32, {g.symbol("n"), 2});
   rw.add_output(rw.emit("Relu", {x}));
-  const Tensor data = Tensor::of<float>({3, 2}, {-1, 1, -4, 2, 0, 9});
+  // Two whole groups of 16 and two samples over; extremes -4 and 9 in the first, -2 and 3 in the second, 50 behind.
+  Tensor data = Tensor::zeros(DType::kF32, {34, 2});
+  float* p = data.mutable_data<float>();
+  p[2 * 3] = -4;
+  p[2 * 15 + 1] = 9;
+  p[2 * 16] = -2;
+  p[2 * 31 + 1] = 3;
+  p[2 * 33 + 1] = 50;
   const Dataset d("d", NamedTensors{{"x", data}}, {});
-  const TensorRange most = calibrate(g, {x}, d, 3, Observer::kMinMax, nullptr).at(x);
+  const TensorRange most = calibrate(g, {x}, d, 34, Observer::kMinMax, nullptr).at(x);
   EXPECT_EQ(most.low, -4.0f);
-  EXPECT_EQ(most.high, 9.0f);
-  const TensorRange mean = calibrate(g, {x}, d, 3, Observer::kMovingAverage, nullptr).at(x);
-  EXPECT_FLOAT_EQ(mean.low, -5.0f / 3);
-  EXPECT_FLOAT_EQ(mean.high, 4.0f);
-  EXPECT_EQ(calibrate(g, {x}, d, 2, Observer::kMinMax, nullptr).at(x).high, 2.0f);
+  EXPECT_EQ(most.high, 50.0f);
+  const TensorRange mean = calibrate(g, {x}, d, 34, Observer::kMovingAverage, nullptr).at(x);
+  EXPECT_FLOAT_EQ(mean.low, -3.0f);
+  EXPECT_FLOAT_EQ(mean.high, 6.0f);
+  // Fewer than a group: all there is.
+  EXPECT_EQ(calibrate(g, {x}, d, 5, Observer::kMovingAverage, nullptr).at(x).low, -4.0f);
 }
 
 TEST(Quantize, ParametersHoldZeroExactly) {

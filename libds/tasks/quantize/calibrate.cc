@@ -39,11 +39,28 @@ std::shared_ptr<Graph> with_outputs(const Graph& graph, const std::vector<ValueI
   return copy;
 }
 
-// Statistics of one tensor.
+// Statistics of one tensor. Samples come one by one; the moving average takes the extremes of each whole group of them.
 class RangeOf {
  public:
   explicit RangeOf(Observer observer) : observer_(observer) {}
   void add(double low, double high) {
+    constexpr int64_t kGroup = 16;
+    group_low_ = pending_ == 0 ? low : std::min(group_low_, low);
+    group_high_ = pending_ == 0 ? high : std::max(group_high_, high);
+    if (++pending_ < kGroup) return;
+    close_group();
+  }
+  // The range, an unfinished group included only when there is no whole one.
+  TensorRange range() {
+    if (observer_ == Observer::kMinMax || count_ == 0) close_group();
+    return {static_cast<float>(low_), static_cast<float>(high_)};
+  }
+
+ private:
+  void close_group() {
+    if (pending_ == 0) return;
+    const double low = group_low_, high = group_high_;
+    pending_ = 0;
     ++count_;
     if (count_ == 1) {
       low_ = low;
@@ -57,11 +74,10 @@ class RangeOf {
       high_ += (high - high_) * weight;
     }
   }
-  TensorRange range() const { return {static_cast<float>(low_), static_cast<float>(high_)}; }
 
- private:
   Observer observer_;
-  int64_t count_ = 0;
+  int64_t count_ = 0, pending_ = 0;
+  double group_low_ = 0, group_high_ = 0;
   double low_ = 0, high_ = 0;
 };
 

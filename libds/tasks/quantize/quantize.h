@@ -4,7 +4,8 @@
 // fixed size, so that no option about batching changes a bit; what it keeps is one range per tensor,
 // whatever the number of samples. Minimum and maximum are taken per sample:
 //   kMinMax          the least and the greatest over all samples
-//   kMovingAverage   averages of both: all samples count alike up to the hundredth, then each new one counts 1/100
+//   kMovingAverage   averages of the extremes of every 16 samples in a row: all groups count alike up to the
+//                    hundredth, then each new one counts 1/100
 // The moving average leaves out rare outliers, which is usually worth more than what it cuts off.
 #pragma once
 
