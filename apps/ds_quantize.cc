@@ -71,7 +71,7 @@ int run(Args& a) {
 Command make_command() {
   auto a = std::make_shared<Args>();
   Command c("ds-quantize", "run an ONNX model on 8-bit integers",
-            "Writes MODEL with Conv, Gemm and MatMul in 8 bits: weights signed and symmetric with one scale per output channel (chosen so that no runtime's 16-bit sums overflow), "
+            "Writes MODEL with Conv, Gemm and MatMul in 8 bits: weights signed and symmetric with one scale per output channel (such that two products fit 16 bits), "
             "activations unsigned with one scale per tensor, biases in 32 bits. Additions, pools and concatenations between them "
             "are covered too, so that a network stays in integers from end to end. The result is plain ONNX "
             "(QuantizeLinear and DequantizeLinear, operator set 13 or newer); its weights are stored as integers, so that the file is about "

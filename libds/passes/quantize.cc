@@ -142,15 +142,14 @@ class Planner {
     d.name = n.name;
     d.op = n.op;
     const size_t operands = n.op == "Add" || n.op == "Concat" ? n.inputs.size() : 1;
+    size_t ready = 0;
     for (size_t i = 0; i < operands; ++i) {
       const ValueId x = n.input(i);
-      if (!is_activation(x) || (chosen_.count(x) == 0 && candidates_.count(x) == 0)) {
-        // Reported only for operators that have the choice: an addition of quantized and float values.
-        if (moves || operands == 1 || i == 0) return;
-        d.reason = fmt::format("operand '{}' is not quantized", x == kNone ? "" : g_.value(x).name);
-      }
       d.operands.push_back(x);
+      if (is_activation(x) && (chosen_.count(x) != 0 || candidates_.count(x) != 0)) ++ready;
+      else if (d.reason.empty()) d.reason = fmt::format("operand '{}' is not quantized", x == kNone ? "" : g_.value(x).name);
     }
+    if (ready == 0) return;  // float among float
     const std::string pattern = excluded_by(n);
     if (!pattern.empty()) d.reason = fmt::format("excluded by '{}'", pattern);
     if (d.reason.empty() && n.op == "Add" && g_.value(n.inputs[0]).dims != g_.value(n.inputs[1]).dims) d.reason = "its operands differ in shape";
