@@ -32,7 +32,6 @@ void register_all_ops(OpRegistry& registry) {
   register_slice_pad_ops(registry);
   register_resize_ops(registry);
   register_indexing_ops(registry);
-  register_resize_ops(registry);
   register_quant_ops(registry);
   register_qfused_ops(registry);
   register_observe_ops(registry);
