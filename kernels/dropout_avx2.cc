@@ -2,7 +2,7 @@
 #include "kernels/dropout.h"
 #include "kernels/simd_avx2.h"
 #include "libds/base/parallel.h"
-#include "libds/base/random.h"
+#include <cstdint>
 
 namespace ds::kernels::avx2 {
 namespace {

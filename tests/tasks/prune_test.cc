@@ -55,8 +55,9 @@ TEST(PruneTask, ChannelsReportWhatTheyDid) {
   const PruneReport r = prune(*g, options);
   EXPECT_FALSE(r.shapes_assumed);
   EXPECT_LE(r.flops_ratio(), 0.6);
-  EXPECT_LT(r.layers[0].channels_after, r.layers[0].channels_before);
-  EXPECT_EQ(r.layers[0].channels_after % 8, 0);
+  // Either hidden layer, or both, may give up channels; whichever comes nearest to the target.
+  EXPECT_LT(r.layers[0].channels_after + r.layers[1].channels_after, r.layers[0].channels_before + r.layers[1].channels_before);
+  for (size_t i : {0, 1}) EXPECT_EQ(r.layers[i].channels_after % 8, 0);
   EXPECT_EQ(r.layers[2].channels_after, 10);
   EXPECT_NE(r.layers[2].kept_because.find("output of the model"), std::string::npos) << r.layers[2].kept_because;
   EXPECT_LT(r.parameters_after, r.parameters_before);
@@ -64,6 +65,7 @@ TEST(PruneTask, ChannelsReportWhatTheyDid) {
   EXPECT_EQ(j["schema"], "ds-prune/1");
   EXPECT_EQ(j["layers"].size(), 3u);
   EXPECT_EQ(j["layers"][0]["shape"]["after"][0], r.layers[0].channels_after);
+  EXPECT_EQ(j["layers"][1]["shape"]["after"][0], r.layers[1].channels_after);
   EXPECT_NE(prune_report_text(r).find("FLOPs"), std::string::npos);
 }
 
