@@ -16,7 +16,7 @@ struct Arch {
 
 constexpr Arch kArchs[] = {
     {{"mlp", "multi-layer perceptron, 256 and 128 hidden units unless --hidden-sizes says otherwise"}, Input::kPictureOrVector, arch::build_mlp},
-    {{"lenet", "LeNet-class convolutional network with batch norm, about 85 thousand parameters"}, Input::kPicture, arch::build_lenet},
+    {{"lenet", "LeNet-class convolutional network with batch norm, about 95 thousand parameters"}, Input::kPicture, arch::build_lenet},
     {{"resnet18", "residual network, 18 layers"}, Input::kPicture, [](arch::NetBuilder& n, const ArchOptions& o) { arch::build_resnet(n, o, 18); }},
     {{"resnet34", "residual network, 34 layers"}, Input::kPicture, [](arch::NetBuilder& n, const ArchOptions& o) { arch::build_resnet(n, o, 34); }},
     {{"resnet50", "residual network with bottlenecks, 50 layers"}, Input::kPicture, [](arch::NetBuilder& n, const ArchOptions& o) { arch::build_resnet(n, o, 50); }},

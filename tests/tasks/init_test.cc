@@ -152,8 +152,8 @@ TEST(Init, BadOptionsAreUsageErrors) {
   reject(o, "--std 0 is not above 0");
   o = options_of("lenet"), o.hidden = 3;
   reject(o, "lenet: --hidden means nothing");
-  o = options_of("lenet"), o.image_size = 2;
-  reject(o, "below 4");
+  o = options_of("lenet"), o.image_size = 7;
+  reject(o, "below 8");
   o = tiny_bert(), o.heads = 5;
   reject(o, "not divisible");
   o = tiny_bert(), o.attention = "linear";
