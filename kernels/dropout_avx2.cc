@@ -1,8 +1,10 @@
 // Dropout with eight Philox counters side by side; the same mask as the portable kernel, bit for bit.
 #include "kernels/dropout.h"
+
+#include <cstdint>
+
 #include "kernels/simd_avx2.h"
 #include "libds/base/parallel.h"
-#include <cstdint>
 
 namespace ds::kernels::avx2 {
 namespace {
