@@ -133,13 +133,16 @@ class Trainer {
     compile_options.threads = num_threads();
     if (options_.static_plan) {
       const auto plan = compile(train_.graph, compile_options);
-      result_.planned_bytes = plan->planned_bytes();
+      size_t batch_bytes = 0;  // the caller of a plan brings its inputs; here that is us
+      for (int input : plan->inputs) batch_bytes += plan->slots[static_cast<size_t>(input)].desc.bytes();
+      result_.planned_bytes = plan->planned_bytes() + batch_bytes;
       flops_ = plan->flops;
       executor_ = make_plan_executor(plan);
-      message(fmt::format("plan: {} steps, {:.1f} MB at the peak ({:.1f} activations and gradients, {:.1f} states, {:.1f} packed)",
-                          plan->steps.size(), static_cast<double>(plan->planned_bytes()) / 1e6,
-                          static_cast<double>(plan->arena_bytes + plan->output_bytes) / 1e6,
-                          static_cast<double>(plan->state_bytes) / 1e6, static_cast<double>(plan->packed_bytes) / 1e6));
+      const auto megabytes = [](size_t bytes) { return static_cast<double>(bytes) / 1e6; };
+      message(fmt::format("plan: {} steps, {:.1f} MB at the peak ({:.1f} activations and gradients, {:.1f} states, {:.1f} batch)",
+                          plan->steps.size(), megabytes(result_.planned_bytes),
+                          megabytes(plan->arena_bytes + plan->output_bytes + plan->packed_bytes), megabytes(plan->state_bytes),
+                          megabytes(batch_bytes)));
     } else {
       compile_options.layouts = false;
       executor_ = make_eager_executor(train_.graph, compile_options);
