@@ -3,12 +3,13 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <map>
+#include <set>
 
 #include "libds/autodiff/autodiff.h"
 #include "libds/compile/compile.h"
 #include "libds/ir/op_def.h"
 #include "libds/ir/rewriter.h"
+#include "libds/passes/sparsify.h"
 #include "libds/passes/train_mode.h"
 #include "libds/run/executor.h"
 
@@ -48,29 +49,10 @@ bool frozen(const std::string& name, std::span<const std::string> patterns) {
                      [&](const std::string& p) { return ::fnmatch(p.c_str(), name.c_str(), 0) == 0; });
 }
 
-// Weights that magnitude pruning may zero: the matrices and filters of the operators that multiply.
-bool is_prunable(const Graph& g, ValueId id) {
-  const Value& v = g.value(id);
-  if (!v.dims || v.dims->size() < 2) return false;
-  return std::any_of(v.users.begin(), v.users.end(), [&](NodeId user) {
-    const Node& n = g.node(user);
-    return (n.is("Conv") && n.input(1) == id) || (n.is("Gemm") && n.input(1) == id) ||
-           (n.is("MatMul") && (n.input(0) == id || n.input(1) == id));
-  });
-}
-
 // Zeros that a pruned file brings along. A tensor of nothing but zeros is an initial value, not a mask.
 bool has_pruned_zeros(const Tensor& t) {
-  const auto values = t.span<float>();
-  const auto zeros = std::count(values.begin(), values.end(), 0.0f);
+  const int64_t zeros = count_zeros(t);
   return zeros > 0 && zeros < t.numel();
-}
-
-Tensor mask_of(const Tensor& t, bool keep_zeros) {
-  Tensor mask = Tensor::empty(DType::kF32, t.shape());
-  for (int64_t i = 0; i < t.numel(); ++i)
-    mask.mutable_data<float>()[i] = keep_zeros && t.data<float>()[i] == 0.0f ? 0.0f : 1.0f;
-  return mask;
 }
 
 // What a loss is computed from: the output, or what went into a final activation the loss has inside.
@@ -102,7 +84,9 @@ ValueId add_loss(Rewriter& rw, LossKind loss, ValueId output) {
 class Builder {
  public:
   Builder(const Graph& model, const TrainGraphOptions& options)
-      : model_(model), options_(options), rw_(*(result_.graph = std::make_shared<Graph>(model))) {}
+      : model_(model), options_(options), rw_(*(result_.graph = std::make_shared<Graph>(model))) {
+    for (const WeightOperand& w : prunable_weights(model)) prunable_.insert(w.weight);
+  }
 
   TrainGraph build(std::span<const Shape> input_shapes) {
     Graph& g = *result_.graph;
@@ -147,14 +131,14 @@ class Builder {
     Graph& g = *result_.graph;
     const std::string name = g.value(parameter).name;
     const std::shared_ptr<const Tensor> content = g.value(parameter).constant;
-    const bool prunable = is_prunable(model_, parameter);
+    const bool prunable = prunable_.count(parameter) > 0;
     const float decay = content->rank() >= 2 ? options_.weight_decay : 0.0f;
     StateInfo info{name, StateRole::kParameter, parameter};
     info.prunable = prunable;
     ValueId mask = kNone;
     const bool keeps_zeros = content->rank() >= 2 && has_pruned_zeros(*content);
     if ((prunable && options_.prune) || keeps_zeros) {
-      mask = rw_.add_constant(name + "/mask", mask_of(*content, keeps_zeros));
+      mask = rw_.add_constant(name + "/mask", zero_masks(std::span(content.get(), 1))[0]);
       info.mask = add_state({mask, mask}, {name + "/mask", StateRole::kMask});
     }
     const auto moment = [&](const char* suffix) { return zeros_like(parameter, name + suffix); };
@@ -202,6 +186,7 @@ class Builder {
   const TrainGraphOptions& options_;
   TrainGraph result_;
   Rewriter rw_;
+  std::set<ValueId> prunable_;  // weights that magnitude pruning may zero
   ValueId step_ = kNone, learning_rate_ = kNone;
 };
 
