@@ -55,6 +55,12 @@ bool has_pruned_zeros(const Tensor& t) {
   return zeros > 0 && zeros < t.numel();
 }
 
+Tensor filled(const Shape& shape, float value) {
+  Tensor t = Tensor::empty(DType::kF32, shape);
+  std::fill_n(t.mutable_data<float>(), t.numel(), value);
+  return t;
+}
+
 // What a loss is computed from: the output, or what went into a final activation the loss has inside.
 ValueId logits_of(const Graph& g, LossKind loss, ValueId output) {
   const NodeId producer = g.value(output).producer;
@@ -138,7 +144,8 @@ class Builder {
     ValueId mask = kNone;
     const bool keeps_zeros = content->rank() >= 2 && has_pruned_zeros(*content);
     if ((prunable && options_.prune) || keeps_zeros) {
-      mask = rw_.add_constant(name + "/mask", zero_masks(std::span(content.get(), 1))[0]);
+      const Tensor everything = filled(content->shape(), 1.0f);
+      mask = rw_.add_constant(name + "/mask", keeps_zeros ? zero_masks(std::span(content.get(), 1))[0] : everything);
       info.mask = add_state({mask, mask}, {name + "/mask", StateRole::kMask});
     }
     const auto moment = [&](const char* suffix) { return zeros_like(parameter, name + suffix); };
