@@ -19,6 +19,10 @@ const bool added = test::add_cases({
     {.op = "Resize", .inputs = {random_tensor({1, 1, 4, 4}, 4), {}, {}, sizes({1, 1, 6, 6})},
      .attrs = {{"mode", Text("cubic")}, {"exclude_outside", int64_t{1}}}, .name = "cubic_inside"},
     {.op = "Resize", .inputs = {random_tensor({2, 2, 3, 3}, 5), {}, {}, sizes({2, 2, 7, 2})}, .attrs = {{"mode", Text("nearest")}}, .name = "nearest"},
+    {.op = "ResizeGrad", .inputs = {random_tensor({2, 3, 7, 3}, 6)},
+     .attrs = {{"mode", Text("linear")}, {"input_shape", std::vector<int64_t>{2, 3, 4, 5}}}, .name = "linear"},
+    {.op = "ResizeGrad", .inputs = {random_tensor({1, 1, 9, 5}, 7)},
+     .attrs = {{"mode", Text("cubic")}, {"input_shape", std::vector<int64_t>{1, 1, 4, 7}}}, .name = "cubic"},
 });
 
 TEST(Resize, NearestByScales) {
