@@ -122,5 +122,22 @@ INSTANTIATE_TEST_SUITE_P(Variants, GoldenTraining,
                                          Variant{"adamw_native_planned", OptimizerKind::kAdamW, cpu_isa(), true}),
                          [](const auto& info) { return info.param.name; });
 
+// Static = eager: the same kernels on the unfused graph with layouts off, so the same bits.
+TEST(GoldenNetwork, PlannedAndEagerStepsAreBitwiseEqual) {
+  const Graph g = model();
+  const std::vector<Shape> shapes = {{kBatch, 1, 6, 6}};
+  const TrainGraph train = build_train_graph(g, shapes, TrainGraphOptions());
+  CompileOptions options;
+  options.layouts = false;
+  const auto planned = make_plan_executor(compile(train.graph, options)), eager = make_eager_executor(train.graph, options);
+  for (int64_t step = 0; step < 3; ++step) {
+    const std::vector<Tensor> inputs = {pattern({kBatch, 1, 6, 6}, 29, 6, 0.125f), Tensor::of<int64_t>({kBatch}, {0, 1, 2, 0, 1, 2}),
+                                        Tensor::scalar<float>(0.05f), Tensor::scalar<int64_t>(step)};
+    EXPECT_TRUE(planned->run(inputs)[0].equal_bits(eager->run(inputs)[0])) << "loss of step " << step;
+  }
+  for (size_t i = 0; i < train.states.size(); ++i)
+    EXPECT_TRUE(planned->states()[i].equal_bits(eager->states()[i])) << train.states[i].name;
+}
+
 }  // namespace
 }  // namespace ds
