@@ -3,6 +3,7 @@
 #   tests/cli/*.sh             run by bash; DS_BIN, DS_ROOT and DS_BUILD are set
 #   tests/python/test_*.py     run by pytest, label python; DS_BIN, DS_ROOT and DS_TESTDATA are set
 #   tests/python/*.py          others: run as `python FILE BIN_DIR`, label python
+#   tests/onnx/*.sh            as tests/cli, with DS_PYTHON set, label python
 #
 # A line `# ctest: slow` in a script gives it the label slow (left out by `ctest -LE slow`), a line
 # `# ctest: timeout SECONDS` another limit than 300 s, `# ctest: alone` the machine to itself.
@@ -54,7 +55,16 @@ foreach(script IN LISTS scripts)
   if(name MATCHES "^test_")
     ds_script_test(python/${name} ${script} LABELS python
       COMMAND ${python} -m pytest -q -p no:cacheprovider ${script})
-  elseif(NOT name STREQUAL "conftest")
+  elseif(NOT name MATCHES "^(conftest|onnx_cases)$")
     ds_script_test(python/${name} ${script} LABELS python COMMAND ${python} ${script} ${CMAKE_BINARY_DIR}/bin)
   endif()
+endforeach()
+
+file(GLOB scripts CONFIGURE_DEPENDS onnx/*.sh)
+if(NOT EXISTS ${python})
+  set(scripts)
+endif()
+foreach(script IN LISTS scripts)
+  get_filename_component(name ${script} NAME_WE)
+  ds_script_test(onnx/${name} ${script} LABELS python COMMAND ${CMAKE_COMMAND} -E env DS_PYTHON=${python} bash ${script})
 endforeach()
