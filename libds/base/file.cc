@@ -49,13 +49,21 @@ std::string folder_of(const std::string& path) {
 
 }  // namespace
 
-std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
+std::shared_ptr<MappedFile> MappedFile::open(const std::string& path) {
+  if (path == "-") {
+    struct stat info {};
+    const bool whole_file = ::fstat(STDIN_FILENO, &info) == 0 && S_ISREG(info.st_mode) && ::lseek(STDIN_FILENO, 0, SEEK_CUR) == 0;
+    if (whole_file) return from_descriptor(STDIN_FILENO, "standard input");
+    auto read = std::shared_ptr<MappedFile>(new MappedFile());
+    read->read_to_end(STDIN_FILENO, "standard input");
+    return read;
+  }
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) fail(ExitCode::kNoInput, "{}: cannot open: {}", path, std::strerror(errno));
   return from_descriptor(file.fd, path);
 }
 
-std::shared_ptr<const MappedFile> MappedFile::from_descriptor(int fd, const std::string& path) {
+std::shared_ptr<MappedFile> MappedFile::from_descriptor(int fd, const std::string& path) {
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) fail(ExitCode::kNoInput, "{}: not a regular file", path);
   auto mapped = std::shared_ptr<MappedFile>(new MappedFile());
@@ -63,13 +71,35 @@ std::shared_ptr<const MappedFile> MappedFile::from_descriptor(int fd, const std:
   if (mapped->size_ > 0) {
     void* p = ::mmap(nullptr, mapped->size_, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED) fail(ExitCode::kOsError, "{}: cannot map: {}", path, std::strerror(errno));
-    mapped->data_ = static_cast<const std::byte*>(p);
+    mapped->data_ = static_cast<std::byte*>(p);
+    mapped->mapped_ = mapped->size_;
   }
   return mapped;
 }
 
+// Pages that move when they must grow: nothing is copied, and what is not used yet takes no memory.
+void MappedFile::read_to_end(int fd, const std::string& path) {
+  constexpr size_t kFirst = 1 << 20;
+  own_ = true;
+  for (;;) {
+    if (size_ == mapped_) {
+      const size_t wanted = mapped_ == 0 ? kFirst : 2 * mapped_;
+      void* p = mapped_ == 0 ? ::mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                             : ::mremap(data_, mapped_, wanted, MREMAP_MAYMOVE);
+      if (p == MAP_FAILED) fail(ExitCode::kOsError, "{}: out of memory after {} bytes", path, size_);
+      data_ = static_cast<std::byte*>(p);
+      mapped_ = wanted;
+    }
+    const ssize_t n = ::read(fd, data_ + size_, mapped_ - size_);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(ExitCode::kNoInput, "{}: cannot read: {}", path, std::strerror(errno));
+    if (n == 0) return;
+    size_ += static_cast<size_t>(n);
+  }
+}
+
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ != nullptr) ::munmap(data_, mapped_);
 }
 
 std::string read_file(const std::string& path) {

@@ -10,22 +10,30 @@
 namespace ds {
 
 // Read-only mapping of a whole file. Shared ownership: tensors that point into it keep it alive.
-// Throws kNoInput when the file is missing or unreadable, or is a folder.
+// Throws kNoInput when the file is missing or unreadable, or is a folder. A file in use may be replaced
+// (by renaming another over it, as write_file_atomic does) but not overwritten or cut short.
 class MappedFile {
  public:
-  static std::shared_ptr<const MappedFile> open(const std::string& path);
+  // "-" is standard input: mapped where it is a file, else read to its end into pages of our own.
+  static std::shared_ptr<MappedFile> open(const std::string& path);
   // The same for a file the caller opened (and closes); `path` is for messages.
-  static std::shared_ptr<const MappedFile> from_descriptor(int fd, const std::string& path);
+  static std::shared_ptr<MappedFile> from_descriptor(int fd, const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Bytes that may be changed: all when they were read from a pipe, none of a file's.
+  std::span<std::byte> own_bytes() { return {data_, own_ ? size_ : 0}; }
 
  private:
   MappedFile() = default;
-  const std::byte* data_ = nullptr;
+  void read_to_end(int fd, const std::string& path);
+
+  std::byte* data_ = nullptr;
   size_t size_ = 0;
+  size_t mapped_ = 0;  // bytes of address space
+  bool own_ = false;
 };
 
 // Reads a whole file; "-" is standard input. Throws kNoInput.

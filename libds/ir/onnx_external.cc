@@ -91,18 +91,8 @@ Tensor ExternalFiles::read(const onnx::TensorProto& tensor, DType dtype, Shape s
   if (length != needed) bad_data("external data is {} bytes, its shape {} of {} needs {}", length, shape_string(shape), dtype_name(dtype), needed);
   if (checked_add(offset, length) > size)
     bad_data("external data '{}' ends at byte {}, bytes {} to {} are asked for", location, size, offset, offset + length);
-  if (needed == 0) return Tensor::empty(dtype, std::move(shape), Tier::kParameters);
-  const std::byte* data = file->bytes().data() + offset;
-  const bool aligned = reinterpret_cast<uintptr_t>(data) % dtype_size(dtype) == 0;
-  if (aligned && dtype != DType::kBool)
-    return Tensor(dtype, std::move(shape), Buffer::borrow(data, static_cast<size_t>(needed), file));
-  Tensor out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
-  std::memcpy(out.mutable_raw(), data, static_cast<size_t>(needed));
-  if (dtype == DType::kBool) {
-    auto* bytes = static_cast<uint8_t*>(out.mutable_raw());
-    for (int64_t i = 0; i < needed; ++i) bytes[i] = bytes[i] != 0;  // other values would be undefined behaviour
-  }
-  return out;
+  const auto* data = reinterpret_cast<const char*>(file->bytes().data());
+  return tensor_in_place({data == nullptr ? nullptr : data + offset, static_cast<size_t>(needed)}, file, dtype, std::move(shape));
 }
 
 }  // namespace ds

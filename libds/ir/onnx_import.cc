@@ -130,8 +130,8 @@ class UnknownOps {
 
 class Importer {
  public:
-  Importer(onnx::ModelProto& model, const std::string& folder, const ImportOptions& options)
-      : model_(model), proto_(*model.mutable_graph()), options_(options), files_(folder), graph_(std::make_shared<Graph>()), rw_(*graph_) {}
+  Importer(onnx::ModelProto& model, const std::string& folder, const Payloads* payloads, const ImportOptions& options)
+      : model_(model), proto_(*model.mutable_graph()), options_(options), files_(folder, payloads), graph_(std::make_shared<Graph>()), rw_(*graph_) {}
 
   std::shared_ptr<Graph> import() {
     read_header();
@@ -329,8 +329,10 @@ class Importer {
       const bool representable = type >= onnx::AttributeProto::FLOAT && type <= onnx::AttributeProto::STRINGS &&
                                  type != onnx::AttributeProto::GRAPH &&
                                  !(type == onnx::AttributeProto::TENSOR && a.t().data_type() == onnx::TensorProto::STRING);
-      if (!known && !representable) kept.push_back(a.name());  // only looked at, never run
-      else node.attrs.emplace(a.name(), attribute_from_onnx(a, files_));
+      if (!known && !representable) {  // only looked at, never run
+        kept.push_back(a.name());
+        files_.payloads()->put_back(a);
+      } else node.attrs.emplace(a.name(), attribute_from_onnx(a, files_));
     }
     node.opaque = node_skeleton(n, kept);
   }
@@ -440,9 +442,6 @@ class Importer {
 };
 
 void parse_protobuf(std::string_view bytes, onnx::ModelProto& model) {
-  constexpr auto kMost = static_cast<size_t>(std::numeric_limits<int>::max());
-  if (bytes.empty()) bad_data("is empty");
-  if (bytes.size() > kMost) fail(ExitCode::kUnsupported, "is larger than 2 GiB, the most one ONNX file holds; use external data");
   google::protobuf::LogSilencer silence;  // what is wrong is said once, by us
   google::protobuf::io::ArrayInputStream stream(bytes.data(), static_cast<int>(bytes.size()));
   google::protobuf::io::CodedInputStream coded(&stream);
@@ -469,27 +468,34 @@ std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "." : path.substr(0, slash + 1);
 }
 
-}  // namespace
-
-std::shared_ptr<Graph> parse_model(std::string_view bytes, const std::string& folder, const ImportOptions& options) {
+// `file` holds the bytes, or is null when the caller does.
+std::shared_ptr<Graph> import_bytes(std::string_view bytes, std::shared_ptr<MappedFile> file, const std::string& folder,
+                                    const ImportOptions& options) {
   try {
+    constexpr auto kMost = static_cast<size_t>(std::numeric_limits<int>::max());
+    if (bytes.empty()) bad_data("is empty");
+    if (bytes.size() > kMost) fail(ExitCode::kUnsupported, "is larger than 2 GiB, the most one ONNX file holds; use external data");
+    Payloads payloads;
     onnx::ModelProto model;
-    parse_protobuf(bytes, model);
-    return Importer(model, folder, options).import();
+    parse_protobuf(payloads.take_out(bytes, options.in_place_bytes, std::move(file)), model);
+    return Importer(model, folder, &payloads, options).import();
   } catch (const Error& error) {
     throw Error(error.code(), printable(error.what()));
   }
 }
 
+}  // namespace
+
+std::shared_ptr<Graph> parse_model(std::string_view bytes, const std::string& folder, const ImportOptions& options) {
+  return import_bytes(bytes, nullptr, folder, options);
+}
+
 std::shared_ptr<Graph> load_model(const std::string& path, const ImportOptions& options) {
-  if (path == "-") {
-    const std::string bytes = read_file(path);
-    return with_context([] { return "standard input"; }, [&] { return parse_model(bytes, {}, options); });
-  }
-  const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
-  const auto bytes = file->bytes();
-  return with_context([&] { return path; }, [&] {
-    return parse_model({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, folder_of(path), options);
+  const std::shared_ptr<MappedFile> file = MappedFile::open(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  const bool is_stdin = path == "-";
+  return with_context([&] { return is_stdin ? std::string("standard input") : path; }, [&] {
+    return import_bytes(bytes, file, is_stdin ? std::string() : folder_of(path), options);
   });
 }
 

@@ -18,12 +18,16 @@ struct ImportOptions {
   // Keep operators the registry does not know as nodes without OpDef instead of failing. Such a
   // graph is for looking at only: what lies behind an unknown operator is neither typed nor canonical.
   bool allow_unknown_ops = false;
+  // Tensors of this many bytes and more stay where they are in the file.
+  size_t in_place_bytes = 1024;
 };
 
-// "-" is standard input.
+// "-" is standard input. The file stays mapped as long as tensors point into it: it may be replaced
+// (renamed over) but not be overwritten in place.
 std::shared_ptr<Graph> load_model(const std::string& path, const ImportOptions& options = {});
 
-// `folder`: where external data lies; empty when there can be none.
+// The same for bytes of the caller, of which nothing is kept. `folder`: where external data lies; empty
+// when there can be none.
 std::shared_ptr<Graph> parse_model(std::string_view bytes, const std::string& folder = {}, const ImportOptions& options = {});
 
 }  // namespace ds

@@ -56,7 +56,9 @@ Tensor typed(const Field& field, DType dtype, Shape shape, int64_t numel, Copy c
   return out;
 }
 
-Tensor from_typed_fields(const onnx::TensorProto& t, DType dtype, Shape shape, int64_t numel) {
+// `t`: a message or PayloadFields.
+template <typename Fields>
+Tensor from_typed_fields(const Fields& t, DType dtype, Shape shape, int64_t numel) {
   const auto copy_as = [](auto tag) {
     using T = decltype(tag);
     return [](const auto& field, Tensor& out) { copy_field<T>(field, out); };
@@ -79,10 +81,10 @@ Tensor from_typed_fields(const onnx::TensorProto& t, DType dtype, Shape shape, i
   }
 }
 
-// A bool that is neither 0 nor 1 would be undefined behaviour later.
-void normalize_bools(Tensor& t) {
-  auto* bytes = static_cast<uint8_t*>(t.mutable_raw());
-  for (size_t i = 0; i < t.bytes(); ++i) bytes[i] = bytes[i] != 0;
+// Whether the payload is, byte for byte, a tensor of this type.
+bool is_plain(const wire::Payload& payload, DType dtype) {
+  return payload.field == wire::Field::kRaw || (payload.field == wire::Field::kFloats && dtype == DType::kF32) ||
+         (payload.field == wire::Field::kDoubles && dtype == DType::kF64);
 }
 
 Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
@@ -91,16 +93,18 @@ Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
   const int64_t numel = checked_numel(shape);
   const int64_t bytes = checked_mul(numel, static_cast<int64_t>(dtype_size(dtype)));
   if (t.has_segment()) fail(ExitCode::kUnsupported, "segmented tensors are not supported");
+  const Payloads* const taken_out = files.payloads();
+  const wire::Payload* const payload = taken_out != nullptr ? taken_out->find(t) : nullptr;
   Tensor out;
   if (t.data_location() == onnx::TensorProto::EXTERNAL) {
     out = files.read(t, dtype, std::move(shape));
+  } else if (payload != nullptr && !is_plain(*payload, dtype)) {
+    out = from_typed_fields(PayloadFields(*payload), dtype, std::move(shape), numel);
   } else if (t.has_raw_data()) {
-    if (static_cast<int64_t>(t.raw_data().size()) != bytes)
-      bad_data("has {} bytes of data, its shape {} of {} needs {}", t.raw_data().size(), shape_string(shape),
-               dtype_name(dtype), bytes);
-    out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
-    if (bytes > 0) std::memcpy(out.mutable_raw(), t.raw_data().data(), static_cast<size_t>(bytes));
-    if (dtype == DType::kBool) normalize_bools(out);
+    const std::string_view data = payload != nullptr ? payload->bytes : t.raw_data();
+    if (static_cast<int64_t>(data.size()) != bytes)
+      bad_data("has {} bytes of data, its shape {} of {} needs {}", data.size(), shape_string(shape), dtype_name(dtype), bytes);
+    out = tensor_in_place(data, payload != nullptr ? taken_out->owner() : nullptr, dtype, std::move(shape));
   } else {
     out = from_typed_fields(t, dtype, std::move(shape), numel);
   }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "libds/base/file.h"
+#include "libds/ir/onnx_payload.h"
 #include "libds/mem/tensor.h"
 
 namespace ds {
@@ -25,14 +26,17 @@ DType dtype_from_onnx(int32_t data_type);
 class ExternalFiles {
  public:
   // An empty folder means that there is none (standard input): external data is refused.
-  explicit ExternalFiles(std::string folder) : folder_(std::move(folder)) {}
-  // `bytes` from the place `tensor.external_data` names. Borrowed from the map where alignment allows.
+  // `payloads`: what was taken out of the model file itself, if anything was.
+  explicit ExternalFiles(std::string folder, const Payloads* payloads = nullptr) : folder_(std::move(folder)), payloads_(payloads) {}
+  const Payloads* payloads() const { return payloads_; }
+  // The content from the place `tensor.external_data` names, left there where alignment allows.
   Tensor read(const onnx::TensorProto& tensor, DType dtype, Shape shape);
 
  private:
   std::shared_ptr<const MappedFile> open(const std::string& location);
 
   std::string folder_;
+  const Payloads* payloads_;
   std::map<std::string, std::shared_ptr<const MappedFile>> open_;
 };
 

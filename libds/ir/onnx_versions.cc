@@ -257,7 +257,11 @@ void downgrade_resize(Rewriter& rw, NodeId id, int64_t opset) {
       const Node& n = rw.graph().node(id);
       if (n.input(i) != kNone) continue;
       const std::string name = fmt::format("{}.{}", n.name, i == 1 ? "roi" : "scales");
-      rw.set_input(id, i, rw.add_constant(name, Tensor::zeros(DType::kF32, {0})));
+      // A file that had one keeps its name, so that saving twice gives the same bytes.
+      const ValueId kept = rw.graph().find_value(name);
+      const bool fits = kept != kNone && rw.graph().value(kept).is_constant() && rw.graph().value(kept).dtype == DType::kF32 &&
+                        rw.graph().value(kept).constant->numel() == 0;
+      rw.set_input(id, i, fits ? kept : rw.add_constant(name, Tensor::zeros(DType::kF32, {0})));
     }
     return;
   }

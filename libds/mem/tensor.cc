@@ -81,7 +81,15 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 
 Tensor Tensor::clone(Tier tier) const {
   Tensor t = empty(dtype_, shape_, tier);
-  if (numel_ > 0) std::memcpy(t.mutable_raw(), raw(), bytes());
+  if (numel_ > 0) std::memcpy(t.mutable_raw(), transient().raw(), bytes());
+  return t;
+}
+
+Tensor Tensor::transient() const {
+  if (buffer_ == nullptr || !buffer_->pending()) return *this;
+  Tensor t = *this;
+  t.buffer_ = buffer_->separate();
+  t.data_ = t.buffer_->data() + (data_ - buffer_->data());
   return t;
 }
 

@@ -1,12 +1,14 @@
 // Tensor: dtype + concrete shape over a shared, contiguous, row-major buffer.
 //
 // Copying a Tensor copies the handle, not the elements. A Tensor does not own threads or devices;
-// all of this is host memory. Buffers are 64-byte aligned unless they point into a mapped file.
+// all of this is host memory. Buffers are 64-byte aligned unless they point into a mapped file; then they
+// are aligned to their elements, which is all that kernels may count on.
 // An undefined Tensor (default-constructed) stands for an omitted optional input.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,11 +25,19 @@ using Shape = std::vector<int64_t>;
 // "1x3x224x224"; "scalar" for rank 0.
 std::string shape_string(std::span<const int64_t> shape);
 
-// A piece of memory charged to a tier, or a borrowed one kept alive by `owner`.
+class Deferral;
+
+// A piece of memory charged to a tier, or a borrowed one kept alive by `owner`, or a deferred one.
 class Buffer {
  public:
   static std::shared_ptr<Buffer> allocate(size_t bytes, Tier tier);
   static std::shared_ptr<Buffer> borrow(const void* data, size_t bytes, std::shared_ptr<const void> owner);
+  // Memory that `fill` writes when its content is first asked for; address space only until then. For
+  // weights that can be had again at any time (from a mapped file, from other weights): whoever needs
+  // them once, as kernels that pack them do, asks through Tensor::transient() and keeps nothing. `fill`
+  // must give the same bytes every time and may run in any thread. What it throws leaves the access.
+  using Fill = std::function<void(std::byte*)>;
+  static std::shared_ptr<Buffer> deferred(size_t bytes, Fill fill);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -35,12 +45,24 @@ class Buffer {
   std::byte* data() const { return data_; }
   size_t bytes() const { return bytes_; }
 
+  // Makes the content of a deferred buffer, once. Tensors do so on every access.
+  void settle() const {
+    if (deferral_ != nullptr) settle_deferred();
+  }
+  // Whether the content of a deferred buffer is still to be made.
+  bool pending() const;
+  // The same content in a buffer that lives by itself; this one stays pending. Precondition: pending().
+  std::shared_ptr<Buffer> separate() const;
+
  private:
   Buffer() = default;
+  void settle_deferred() const;
+
   std::byte* data_ = nullptr;
   size_t bytes_ = 0;
   Tier tier_ = Tier::kHost;
-  std::shared_ptr<const void> owner_;  // set for borrowed memory
+  std::shared_ptr<const void> owner_;  // set for borrowed and deferred memory
+  Deferral* deferral_ = nullptr;       // owner_, when it is one
 };
 
 class Tensor {
@@ -72,17 +94,20 @@ class Tensor {
   int64_t numel() const { return numel_; }
   size_t bytes() const { return static_cast<size_t>(numel_) * dtype_size(dtype_); }
 
-  const void* raw() const { return data_; }
-  void* mutable_raw() const { return data_; }
+  const void* raw() const { return mutable_raw(); }
+  void* mutable_raw() const {
+    if (buffer_ != nullptr) buffer_->settle();
+    return data_;
+  }
   template <typename T>
   const T* data() const {
     DS_CHECK(dtype_of<T>() == dtype_);
-    return reinterpret_cast<const T*>(data_);
+    return static_cast<const T*>(raw());
   }
   template <typename T>
   T* mutable_data() const {
     DS_CHECK(dtype_of<T>() == dtype_);
-    return reinterpret_cast<T*>(data_);
+    return static_cast<T*>(mutable_raw());
   }
   template <typename T>
   std::span<const T> span() const { return {data<T>(), static_cast<size_t>(numel_)}; }
@@ -92,6 +117,9 @@ class Tensor {
   // Rows [begin, end) of the first axis, sharing the buffer.
   Tensor rows(int64_t begin, int64_t end) const;
   Tensor clone(Tier tier = Tier::kHost) const;
+  // For who reads a tensor once and lets go (packing, saving, counting): itself, or where its memory is
+  // deferred and not made yet a copy that dies with the result.
+  Tensor transient() const;
   // Element-wise conversion (C++ conversion rules; floats to integers truncate).
   Tensor cast(DType dtype) const;
   // Content as 64-bit integers; integer and bool tensors only.

@@ -55,7 +55,7 @@ TEST(OnnxBadInput, DeepNestingIsRefusedNotFollowed) {
   }
   std::string bytes;
   model.SerializeToString(&bytes);
-  expect_error(ExitCode::kBadData, {"not an ONNX model"}, [&] { parse_model(bytes); });
+  expect_error(ExitCode::kBadData, {"nested too deep"}, [&] { parse_model(bytes); });
 }
 
 TEST(OnnxBadInput, Opsets) {
