@@ -43,6 +43,8 @@ C truncated_mod(C x, C y) {
 template <typename C>
 C floored_mod(C x, C y) {
   const C r = truncated_mod(x, y);
+  if constexpr (!std::is_integral_v<C>)
+    if (r == C(0)) return std::copysign(C(0), y);
   return r != C(0) && (r < C(0)) != (y < C(0)) ? static_cast<C>(r + y) : r;
 }
 
@@ -117,7 +119,8 @@ DS_INSTANTIATE(uint8_t) DS_INSTANTIATE(uint16_t) DS_INSTANTIATE(uint32_t) DS_INS
   template void power(const Broadcast&, const T*, const float*, T*);               \
   template void power(const Broadcast&, const T*, const double*, T*);              \
   template void power(const Broadcast&, const T*, const int32_t*, T*);             \
-  template void power(const Broadcast&, const T*, const int64_t*, T*);
+  template void power(const Broadcast&, const T*, const int64_t*, T*);             \
+  template void power(const Broadcast&, const T*, const uint64_t*, T*);
 DS_INSTANTIATE(float) DS_INSTANTIATE(double) DS_INSTANTIATE(f16) DS_INSTANTIATE(bf16)
 DS_INSTANTIATE(int32_t) DS_INSTANTIATE(int64_t)
 #undef DS_INSTANTIATE

@@ -9,14 +9,14 @@
 
 namespace ds::kernels {
 
-// kMod: the sign follows the divisor (integers); kFmod: the sign follows the dividend.
+// kMod: the sign follows the divisor; kFmod: the sign follows the dividend.
 // kPRelu: x < 0 ? x * slope : x.
 enum class Binary { kAdd, kSub, kMul, kDiv, kMin, kMax, kMod, kFmod, kPRelu };
 
 template <typename T>
 void binary(Binary op, const Broadcast& space, const T* a, const T* b, T* out);
 
-// out[i] = base[i] ^ exponent[i]. T: f32, f64, f16, bf16, i32, i64; E: f32, f64, i32, i64.
+// out[i] = base[i] ^ exponent[i]. T: f32, f64, f16, bf16, i32, i64; E: f32, f64, i32, i64, u64.
 template <typename T, typename E>
 void power(const Broadcast& space, const T* base, const E* exponent, T* out);
 

@@ -10,6 +10,9 @@ namespace ds::kernels {
 template <typename T>
 void dropout(int64_t n, const T* x, double ratio, uint64_t seed, uint64_t stream, uint64_t step, T* out);
 
+// mask[i]: whether dropout() keeps element i.
+void dropout_mask(int64_t n, double ratio, uint64_t seed, uint64_t stream, uint64_t step, bool* mask);
+
 // A key for every step, so that elements can be counted from 0: element i is word i % 4 of
 // philox(key, stream, i / 4).
 uint64_t dropout_key(uint64_t seed, uint64_t stream, uint64_t step);

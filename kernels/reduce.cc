@@ -261,19 +261,60 @@ void arg_extreme(bool largest, bool last, int64_t outer, int64_t n, int64_t inne
   });
 }
 
-template <typename T>
-void cumulative_sum(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out) {
+namespace {
+
+// Folds along the axis with `step`, from `start` on, in f64 or wrapping integers.
+template <typename T, typename Step>
+void cumulate(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out, int start, Step step) {
   using Acc = std::conditional_t<std::is_integral_v<T>, uint64_t, double>;
   parallel_for(outer * inner, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t start = i / inner * n * inner + i % inner;
-      Acc sum = 0;
+      const int64_t row = i / inner * n * inner + i % inner;
+      Acc acc = static_cast<Acc>(start);
       for (int64_t j = 0; j < n; ++j) {
-        const int64_t at = start + (reverse ? n - 1 - j : j) * inner;
+        const int64_t at = row + (reverse ? n - 1 - j : j) * inner;
         const T v = x[at];  // read before out, which may be x, is written
-        if (exclusive) out[at] = static_cast<T>(sum);
-        sum += static_cast<Acc>(v);
-        if (!exclusive) out[at] = static_cast<T>(sum);
+        if (exclusive) out[at] = static_cast<T>(acc);
+        acc = step(acc, static_cast<Acc>(v));
+        if (!exclusive) out[at] = static_cast<T>(acc);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+template <typename T>
+void cumulative_sum(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out) {
+  cumulate(exclusive, reverse, outer, n, inner, x, out, 0, [](auto a, auto b) { return a + b; });
+}
+
+template <typename T>
+void cumulative_product(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out) {
+  cumulate(exclusive, reverse, outer, n, inner, x, out, 1, [](auto a, auto b) { return a * b; });
+}
+
+template <typename T>
+void cumulative_product_grad(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, const T* d_y, T* d_x) {
+  parallel_for(outer * inner, kGrain / std::max<int64_t>(n * n, 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / inner * n * inner + i % inner;
+      const auto at = [&](int64_t j) { return row + (reverse ? n - 1 - j : j) * inner; };
+      double before = 1;  // product of the factors before j
+      for (int64_t j = 0; j < n; ++j) {
+        // y_k holds x_j for k >= j (exclusive: k > j); its derivative is the product of the others.
+        double product = before, sum = 0;
+        for (int64_t k = j; k < n; ++k) {
+          if (exclusive) {
+            if (k > j) sum += static_cast<double>(d_y[at(k)]) * product;
+            if (k > j) product *= static_cast<double>(x[at(k)]);
+          } else {
+            if (k > j) product *= static_cast<double>(x[at(k)]);
+            sum += static_cast<double>(d_y[at(k)]) * product;
+          }
+        }
+        d_x[at(j)] = static_cast<T>(sum);
+        before *= static_cast<double>(x[at(j)]);
       }
     }
   });
@@ -306,13 +347,18 @@ void top_k(bool largest, int64_t outer, int64_t n, int64_t inner, int64_t k, con
   template void top_k(bool, int64_t, int64_t, int64_t, int64_t, const T*, T*, int64_t*, int64_t*);
 DS_INSTANTIATE(float) DS_INSTANTIATE(double) DS_INSTANTIATE(f16) DS_INSTANTIATE(bf16)
 DS_INSTANTIATE(int8_t) DS_INSTANTIATE(uint8_t) DS_INSTANTIATE(int32_t) DS_INSTANTIATE(int64_t)
-DS_INSTANTIATE(uint32_t) DS_INSTANTIATE(uint64_t)
+DS_INSTANTIATE(uint32_t) DS_INSTANTIATE(uint64_t) DS_INSTANTIATE(int16_t) DS_INSTANTIATE(uint16_t)
 #undef DS_INSTANTIATE
 template void reduce(Reduce, const ReduceSpace&, const bool*, bool*);
 
-#define DS_INSTANTIATE(T) template void cumulative_sum(bool, bool, int64_t, int64_t, int64_t, const T*, T*);
+#define DS_INSTANTIATE(T)                                                                  \
+  template void cumulative_sum(bool, bool, int64_t, int64_t, int64_t, const T*, T*);       \
+  template void cumulative_product(bool, bool, int64_t, int64_t, int64_t, const T*, T*);
 DS_INSTANTIATE(float) DS_INSTANTIATE(double) DS_INSTANTIATE(int32_t) DS_INSTANTIATE(int64_t)
 DS_INSTANTIATE(uint32_t) DS_INSTANTIATE(uint64_t)
 #undef DS_INSTANTIATE
+
+template void cumulative_product_grad(bool, bool, int64_t, int64_t, int64_t, const float*, const float*, float*);
+template void cumulative_product_grad(bool, bool, int64_t, int64_t, int64_t, const double*, const double*, double*);
 
 }  // namespace ds::kernels

@@ -43,6 +43,12 @@ void arg_extreme(bool largest, bool last, int64_t outer, int64_t n, int64_t inne
 // Running sum along n; exclusive leaves each element out of its own sum.
 template <typename T>
 void cumulative_sum(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out);
+// The same with products.
+template <typename T>
+void cumulative_product(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, T* out);
+// d_x of cumulative_product, right where factors are zero too: n^2 steps a row. T: f32, f64.
+template <typename T>
+void cumulative_product_grad(bool exclusive, bool reverse, int64_t outer, int64_t n, int64_t inner, const T* x, const T* d_y, T* d_x);
 
 // The k largest (smallest) along n in order, equal ones by index; NaN counts as largest.
 // values, indices [outer, k, inner]; scratch: n indices.

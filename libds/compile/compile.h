@@ -19,7 +19,8 @@ struct CompileOptions {
 };
 
 // Sets the input shapes, re-infers everything and turns shape arithmetic into constants. Throws
-// kBadData when a shape does not fit the graph's declared rank or fixed dimensions.
+// kBadData when a shape does not fit the graph's declared rank or fixed dimensions. Nodes keep their
+// ids; those to be lowered (ir/lower.h) are lowered before or after.
 void specialize(Rewriter& rewriter, std::span<const Shape> input_shapes, const Evaluate& evaluate);
 
 // The first reason why a specialised graph has no static plan (an unknown size, a data-dependent

@@ -103,7 +103,9 @@ struct Cost {
 
 using InferFn = std::function<void(InferContext&)>;
 using GradFn = std::function<void(GradContext&)>;
-// Rewrites the node into others (insertion point is set before it); false: cannot, leave it.
+// Writes nodes that compute what the node does (the insertion point is set before it) and puts their
+// results in place of its outputs with Rewriter::replace_uses; lower_nodes() (ir/lower.h) then erases
+// the node. false: cannot or need not, leave it.
 using LowerFn = std::function<bool(Rewriter&, NodeId)>;
 using CostFn = std::function<Cost(const KernelQuery&)>;
 
@@ -116,7 +118,7 @@ struct OpDef {
   int max_outputs = 1;  // -1: any number
   InferFn infer;
   GradFn grad;    // empty: not differentiable
-  LowerFn lower;  // empty: has kernels of its own
+  LowerFn lower;  // empty: has kernels of its own, and a gradient if it has one
   CostFn cost;    // empty: elementwise (no FLOPs counted, bytes = operands)
   std::vector<KernelDef> kernels;  // best first; the last is portable and accepts everything infer accepts
 

@@ -176,6 +176,16 @@ KernelDef binary_kernel(std::function<Binary(const Node&)> op_of) {
   return k;
 }
 
+// Exponents come as f32, f64, i32, i64 and u64; others are converted without loss.
+Tensor exponents(const Tensor& t) {
+  switch (t.dtype()) {
+    case DType::kF16: case DType::kBF16: return t.cast(DType::kF32);
+    case DType::kI8: case DType::kI16: case DType::kU8: case DType::kU16: return t.cast(DType::kI32);
+    case DType::kU32: return t.cast(DType::kI64);
+    default: return t;
+  }
+}
+
 KernelDef power_kernel() {
   KernelDef k;
   k.name = "portable/pow";
@@ -184,13 +194,14 @@ KernelDef power_kernel() {
   k.create = [](const KernelQuery& q) {
     const Broadcast space = ops::broadcast_space(q, {0, 1});
     return make_kernel([space](const KernelContext& c) {
+      const Tensor exponent = exponents(c.input(1));
       dispatch_numeric(c.input(0).dtype(), [&](auto base) {
         using T = decltype(base);
         if constexpr (!std::is_integral_v<T> || (std::is_signed_v<T> && sizeof(T) >= 4))
-          dispatch_numeric(c.input(1).dtype(), [&](auto exponent) {
-            using E = decltype(exponent);
-            if constexpr (!kernels::is_half_v<E> && (!std::is_integral_v<E> || (std::is_signed_v<E> && sizeof(E) >= 4)))
-              kernels::power<T, E>(space, c.input(0).data<T>(), c.input(1).data<E>(), c.output(0).mutable_data<T>());
+          dispatch_numeric(exponent.dtype(), [&](auto tag) {
+            using E = decltype(tag);
+            if constexpr (!kernels::is_half_v<E> && (!std::is_integral_v<E> || sizeof(E) == 8 || std::is_same_v<E, int32_t>))
+              kernels::power<T, E>(space, c.input(0).data<T>(), exponent.data<E>(), c.output(0).mutable_data<T>());
           });
       });
     });
@@ -261,7 +272,7 @@ void grad_div(GradContext& g) {
   if (g.needs(1)) set_summed(g, 1, g.emit("Neg", {g.emit("Mul", {d_a, g.output(0)})}));
 }
 
-// y = a - trunc(a / b) b, and trunc(a / b) = (a - y) / b.
+// y = a - q b with q = trunc(a / b) or floor(a / b), in any case (a - y) / b.
 void grad_mod(GradContext& g) {
   if (g.needs(0)) set_summed(g, 0, g.d_output(0));
   if (!g.needs(1)) return;
@@ -344,7 +355,8 @@ void register_mod(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 2;
   def.infer = [](InferContext& c) {
     infer_arithmetic(c);
-    if (is_float(c.dtype(0)) && c.node().attr_int("fmod", 0) == 0) c.error("fmod must be 1 for type {}", dtype_name(c.dtype(0)));
+    const int64_t fmod = c.node().attr_int("fmod", 0);
+    if (fmod != 0 && fmod != 1) c.error("fmod is {}, expected 0 or 1", fmod);
     ops::propagate_ints(c, int_mod);
   };
   def.grad = grad_mod;
@@ -358,7 +370,7 @@ void register_pow(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 2;
   def.infer = [](InferContext& c) {
     c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI32, DType::kI64});
-    c.require_dtype(1, {DType::kF32, DType::kF64, DType::kI32, DType::kI64});
+    if (!is_numeric(c.dtype(1))) c.error("exponents of type {} are not supported", dtype_name(c.dtype(1)));
     c.set_output(0, c.dtype(0), ops::broadcast_inputs(c));
   };
   def.grad = grad_pow;

@@ -413,18 +413,13 @@ void register_block(OpRegistry& registry, bool to_space) {
   };
   def.grad = [to_space](GradContext& g) {
     const int64_t b = g.node().attr_int("blocksize", 0);
-    if (to_space && g.node().attr_string("mode", "DCR") == "CRD") {
-      const Shape in = g.shape(g.input(0));
-      const ValueId seen = g.emit("Reshape", {g.d_output(0), g.ints({in[0], in[1] / (b * b), in[2], b, in[3], b})});
-      const ValueId turned = g.emit("Transpose", {seen}, {{"perm", std::vector<int64_t>{0, 1, 3, 5, 2, 4}}});
-      return g.set_d_input(0, g.emit("Reshape", {turned, g.ints(in)}));
-    }
-    g.set_d_input(0, g.emit(to_space ? "SpaceToDepth" : "DepthToSpace", {g.d_output(0)}, {{"blocksize", b}}));
+    const std::string mode = g.node().attr_string("mode", "DCR");
+    g.set_d_input(0, g.emit(to_space ? "SpaceToDepth" : "DepthToSpace", {g.d_output(0)}, {{"blocksize", b}, {"mode", mode}}));
   };
   KernelDef k;
   k.name = to_space ? "portable/depth_to_space" : "portable/space_to_depth";
   k.create = [to_space](const KernelQuery& q) {
-    const bool crd = to_space && q.node.attr_string("mode", "DCR") == "CRD";
+    const bool crd = q.node.attr_string("mode", "DCR") == "CRD";
     const Shape &deep = to_space ? q.in(0).shape : q.out(0).shape, &wide = to_space ? q.out(0).shape : q.in(0).shape;
     const StridedCopy space = block_moves(deep, wide, q.node.attr_int("blocksize", 0), crd, to_space);
     return make_kernel([space](const KernelContext& c) { copy(space, c.input(0), 0, c.output(0), 0); });

@@ -1,9 +1,11 @@
 // Dropout: the identity at inference, and the internal training form
 //   DropoutTrain(x, step: i64 scalar; ratio, seed, stream) -> y
 // whose mask is a pure function of (seed, stream, step, element).
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/dropout.h"
+#include "libds/base/random.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
 
@@ -16,23 +18,43 @@ void register_dropout(OpRegistry& registry) {
   def.min_inputs = 1;
   def.max_inputs = 3;
   def.max_outputs = 2;
+  def.stateful = true;  // training_mode
   def.infer = [](InferContext& c) {
     ops::infer_same_as_input(c);
     c.set_output(1, DType::kBool, c.input(0).dims);
   };
+  // Training converts the operator first (passes/train_mode.h); what is left of it passes everything on.
   def.grad = [](GradContext& g) {
-    if (g.needs(0)) g.set_d_input(0, g.d_output(0));
+    if (!g.needs(0)) return;
+    if (const ValueId training = g.input(2); training != kNone) {
+      const auto content = g.rewriter().graph().value(training).constant;
+      if (content == nullptr || content->to_ints().at(0) != 0) fail(ExitCode::kUnsupported, "draws a mask in its forward pass");
+    }
+    g.set_d_input(0, g.d_output(0));
   };
   KernelDef k;
   k.name = "portable/dropout";
   k.in_place = {{0, 0}};
-  k.create = [](const KernelQuery&) {
-    return make_kernel([](const KernelContext& c) {
-      // Random numbers belong to training, which converts this operator first (passes/train_mode.h).
-      if (c.has_input(2) && *c.input(2).data<bool>()) fail(ExitCode::kUnsupported, "training_mode is true in a model that is not being trained");
-      const Tensor& x = c.input(0);
-      if (x.raw() != c.output(0).raw() && x.bytes() > 0) std::memcpy(c.output(0).mutable_raw(), x.raw(), x.bytes());
-      if (c.has_output(1) && x.numel() > 0) std::memset(c.output(1).mutable_raw(), 1, static_cast<size_t>(x.numel()));
+  k.create = [](const KernelQuery& q) {
+    const auto seed = static_cast<uint64_t>(q.node.attr_int("seed", 0)), stream = stream_of(q.node.name) + static_cast<uint64_t>(q.node.output(0));
+    return make_kernel([seed, stream, run = uint64_t{0}](const KernelContext& c) mutable {
+      const Tensor &x = c.input(0), &out = c.output(0);
+      bool* mask = c.has_output(1) ? c.output(1).mutable_data<bool>() : nullptr;
+      const double ratio = c.has_input(1) ? c.input(1).to_doubles().at(0) : 0.5;
+      const bool training = c.has_input(2) && c.input(2).to_ints().at(0) != 0;
+      if (training && !(ratio >= 0 && ratio < 1)) bad_data("ratio is {}, expected a number in [0, 1)", ratio);
+      if (!training || ratio == 0) {
+        if (x.raw() != out.raw() && x.bytes() > 0) std::memcpy(out.mutable_raw(), x.raw(), x.bytes());
+        if (mask != nullptr) std::fill(mask, mask + x.numel(), true);
+        return;
+      }
+      dispatch_float(x.dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::dropout<T>(x.numel(), x.data<T>(), ratio, seed, stream, run, out.mutable_data<T>());
+        if (mask == nullptr) return;
+        kernels::dropout_mask(x.numel(), ratio, seed, stream, run, mask);
+      });
+      ++run;
     });
   };
   def.kernels = {k};

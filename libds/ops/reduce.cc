@@ -1,4 +1,4 @@
-// Reductions over axes (ReduceSum, ReduceMean, ...), ArgMax, ArgMin, CumSum, TopK.
+// Reductions over axes (ReduceSum, ReduceMean, ...), ArgMax, ArgMin, CumSum, CumProd, TopK.
 #include "kernels/reduce.h"
 
 #include <numeric>
@@ -16,12 +16,12 @@ template <typename F>
 void dispatch_reducible(DType dtype, F&& f) {
   dispatch_dtype(dtype, [&](auto tag) {
     using T = decltype(tag);
-    if constexpr (!std::is_same_v<T, int16_t> && !std::is_same_v<T, uint16_t> && !std::is_same_v<T, bool>) f(tag);
+    if constexpr (!std::is_same_v<T, bool>) f(tag);
   });
 }
 
 // Whether the types a kernel of this file is instantiated for include `t`.
-bool reducible(DType t) { return is_float(t) || (is_int(t) && t != DType::kI16 && t != DType::kU16); }
+bool reducible(DType t) { return is_float(t) || is_int(t); }
 
 void require_reducible(InferContext& c, bool with_bool = false) {
   if (!reducible(c.dtype(0)) && !(with_bool && c.dtype(0) == DType::kBool))
@@ -235,15 +235,43 @@ void register_arg_extreme(OpRegistry& registry, const char* name, bool largest) 
   registry.add(std::move(def));
 }
 
+// (x, axis: scalar) -> running sums or products along the axis; `run` gets the split of the axis.
+KernelDef cumulative_kernel(const char* name, std::function<void(bool, bool, const AxisSplit&, const KernelContext&)> run) {
+  KernelDef k;
+  k.name = name;
+  k.in_place = {{0, 0}};
+  k.decline = [](const KernelQuery& q) {
+    return ops::require(q.in(0).dtype != DType::kF16 && q.in(0).dtype != DType::kBF16, "16-bit float");
+  };
+  k.create = [run = std::move(run)](const KernelQuery& q) {
+    const bool exclusive = q.node.attr_int("exclusive", 0) != 0, reverse = q.node.attr_int("reverse", 0) != 0;
+    return ops::planned_kernel(q, 0b10, [=, shape = q.in(0).shape](const ops::IntArgs& args) -> ops::RunFn {
+      const std::vector<int64_t> axis = ops::int_arg(args, 1);
+      if (axis.size() != 1) bad_data("the axis has {} elements, expected 1", axis.size());
+      return [=, s = AxisSplit(shape, axis[0])](const KernelContext& c) { run(exclusive, reverse, s, c); };
+    });
+  };
+  return k;
+}
+
+template <typename F>
+void dispatch_cumulative(DType dtype, F&& f) {
+  dispatch_dtype(dtype, [&](auto tag) {
+    if constexpr (std::is_arithmetic_v<decltype(tag)> && sizeof(tag) >= 4) f(tag);
+  });
+}
+
+void infer_cumulative(InferContext& c) {
+  c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI32, DType::kI64, DType::kU32, DType::kU64});
+  c.require_dtype(1, {DType::kI32, DType::kI64});
+  ops::infer_same_as_input(c);
+}
+
 void register_cumsum(OpRegistry& registry) {
   OpDef def;
-  def.name = "CumSum";  // (x, axis: scalar)
+  def.name = "CumSum";
   def.min_inputs = def.max_inputs = 2;
-  def.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64, DType::kI32, DType::kI64, DType::kU32, DType::kU64});
-    c.require_dtype(1, {DType::kI32, DType::kI64});
-    ops::infer_same_as_input(c);
-  };
+  def.infer = infer_cumulative;
   // y_i sums x_j over j <= i, so d_x_j sums d_y_i over i >= j: the same from the other end.
   def.grad = [](GradContext& g) {
     if (!g.needs(0)) return;
@@ -251,26 +279,50 @@ void register_cumsum(OpRegistry& registry) {
     attrs["reverse"] = int64_t{g.node().attr_int("reverse", 0) == 0};
     g.set_d_input(0, g.emit("CumSum", {g.d_output(0), g.input(1)}, attrs));
   };
-  KernelDef k;
-  k.name = "portable/cumsum";
-  k.in_place = {{0, 0}};
-  k.create = [](const KernelQuery& q) {
-    const bool exclusive = q.node.attr_int("exclusive", 0) != 0, reverse = q.node.attr_int("reverse", 0) != 0;
-    return ops::planned_kernel(q, 0b10, [=, shape = q.in(0).shape](const ops::IntArgs& args) -> ops::RunFn {
-      const std::vector<int64_t> axis = ops::int_arg(args, 1);
-      if (axis.size() != 1) bad_data("CumSum: the axis has {} elements, expected 1", axis.size());
-      const AxisSplit s(shape, axis[0]);
-      return [=](const KernelContext& c) {
-        dispatch_reducible(c.input(0).dtype(), [&](auto tag) {
-          using T = decltype(tag);
-          if constexpr (std::is_arithmetic_v<T> && sizeof(T) >= 4)
-            kernels::cumulative_sum<T>(exclusive, reverse, s.outer, s.n, s.inner, c.input(0).data<T>(), c.output(0).mutable_data<T>());
-        });
-      };
+  def.kernels = {cumulative_kernel("portable/cumsum", [](bool exclusive, bool reverse, const AxisSplit& s, const KernelContext& c) {
+    dispatch_cumulative(c.input(0).dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      kernels::cumulative_sum<T>(exclusive, reverse, s.outer, s.n, s.inner, c.input(0).data<T>(), c.output(0).mutable_data<T>());
     });
-  };
-  def.kernels = {k};
+  })};
   registry.add(std::move(def));
+}
+
+void register_cumprod(OpRegistry& registry) {
+  OpDef def;
+  def.name = "CumProd";
+  def.min_inputs = def.max_inputs = 2;
+  def.infer = infer_cumulative;
+  def.grad = [](GradContext& g) {
+    const Attributes attrs = g.node().attrs;
+    if (g.needs(0)) g.set_d_input(0, g.emit("CumProdGrad", {g.input(0), g.input(1), g.d_output(0)}, attrs));
+  };
+  def.kernels = {cumulative_kernel("portable/cumprod", [](bool exclusive, bool reverse, const AxisSplit& s, const KernelContext& c) {
+    dispatch_cumulative(c.input(0).dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      kernels::cumulative_product<T>(exclusive, reverse, s.outer, s.n, s.inner, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+    });
+  })};
+  registry.add(std::move(def));
+
+  OpDef grad;
+  grad.domain = Graph::kInternalDomain;
+  grad.name = "CumProdGrad";  // (x, axis, d_y) -> d_x
+  grad.min_inputs = grad.max_inputs = 3;
+  grad.infer = [](InferContext& c) {
+    c.require_dtype(0, {DType::kF32, DType::kF64});
+    ops::infer_same_as_input(c);
+  };
+  KernelDef gk = cumulative_kernel("portable/cumprod_grad", [](bool exclusive, bool reverse, const AxisSplit& s, const KernelContext& c) {
+    dispatch_float(c.input(0).dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      kernels::cumulative_product_grad<T>(exclusive, reverse, s.outer, s.n, s.inner, c.input(0).data<T>(), c.input(2).data<T>(),
+                                          c.output(0).mutable_data<T>());
+    });
+  });
+  gk.in_place = {};
+  grad.kernels = {gk};
+  registry.add(std::move(grad));
 }
 
 void infer_top_k(InferContext& c) {
@@ -347,6 +399,7 @@ void register_reduce_ops(OpRegistry& registry) {
   register_arg_extreme(registry, "ArgMax", true);
   register_arg_extreme(registry, "ArgMin", false);
   register_cumsum(registry);
+  register_cumprod(registry);
   register_top_k(registry);
 }
 

@@ -34,6 +34,11 @@ void register_all_ops(OpRegistry& registry) {
   register_indexing_ops(registry);
   register_quant_ops(registry);
   register_qfused_ops(registry);
+  register_bitwise_ops(registry);
+  register_composed_ops(registry);
+  register_selection_ops(registry);
+  register_draw_ops(registry);
+  register_det_ops(registry);
   register_observe_ops(registry);
 }
 

@@ -30,6 +30,11 @@ void register_random_ops(OpRegistry& registry);    // Dropout
 void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
 void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
+void register_bitwise_ops(OpRegistry& registry);      // Bitwise*, BitShift, BitCast
+void register_composed_ops(OpRegistry& registry);     // formulas over other operators
+void register_selection_ops(OpRegistry& registry);    // Unique, ReverseSequence
+void register_draw_ops(OpRegistry& registry);         // Random*, Multinomial, Bernoulli
+void register_det_ops(OpRegistry& registry);
 void register_fused_ops(OpRegistry& registry);        // FusedConv, Reorder (internal)
 
 }  // namespace ds

@@ -1,9 +1,10 @@
 // Operators about shapes: Shape, Size, the views (Reshape, Flatten, Squeeze, Unsqueeze), and tensors made
-// from nothing but shapes and scalars (Constant, ConstantOfShape, Range).
+// from nothing but shapes and scalars (Constant, ConstantOfShape, Range, EyeLike).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "kernels/compute_type.h"
 #include "kernels/layout_moves.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
@@ -360,7 +361,7 @@ void register_range(OpRegistry& registry) {
   def.shape_inputs = 0b111;
   def.infer = [](InferContext& c) {
     const DType dtype = c.dtype(0);
-    c.require_dtype(0, {DType::kF32, DType::kF64, DType::kI16, DType::kI32, DType::kI64});
+    c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI16, DType::kI32, DType::kI64});
     for (size_t i = 1; i < 3; ++i)
       if (c.dtype(i) != dtype) c.error("start, limit and delta differ in type");
     std::optional<double> v[3];
@@ -396,12 +397,42 @@ void register_range(OpRegistry& registry) {
     return make_kernel([](const KernelContext& c) {
       dispatch_dtype(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
-        if constexpr (std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, int16_t> ||
-                      std::is_same_v<T, int32_t> || std::is_same_v<T, int64_t>) {
-          const T start = *c.input(0).data<T>(), delta = *c.input(2).data<T>();
+        using C = kernels::ComputeType<T>;  // the specification's stash_type 1: 16-bit floats count in f32
+        if constexpr (!std::is_same_v<T, bool>) {
+          const C start = static_cast<C>(*c.input(0).data<T>()), delta = static_cast<C>(*c.input(2).data<T>());
           T* out = c.output(0).mutable_data<T>();
-          for (int64_t i = 0; i < c.output(0).numel(); ++i) out[i] = static_cast<T>(start + static_cast<T>(i) * delta);
+          for (int64_t i = 0; i < c.output(0).numel(); ++i) out[i] = static_cast<T>(static_cast<C>(start + static_cast<C>(i) * delta));
         }
+      });
+    });
+  };
+  def.kernels = {k};
+  registry.add(std::move(def));
+}
+
+void register_eye_like(OpRegistry& registry) {
+  OpDef def;
+  def.name = "EyeLike";  // ones on diagonal k of a matrix of x's shape
+  def.min_inputs = def.max_inputs = 1;
+  def.stops_gradient = true;
+  def.infer = [](InferContext& c) {
+    c.require_rank(0, 2);
+    const int64_t value = c.node().attr_int("dtype", static_cast<int64_t>(c.dtype(0)));
+    const auto dtype = static_cast<DType>(value);
+    if (value < 0 || value > INT32_MAX || !(is_float(dtype) || is_int(dtype) || dtype == DType::kBool)) c.error("dtype {} is not supported", value);
+    c.set_output(0, dtype, c.input(0).dims);
+  };
+  KernelDef k;
+  k.name = "portable/eye_like";
+  k.create = [](const KernelQuery& q) {
+    return make_kernel([diagonal = q.node.attr_int("k", 0)](const KernelContext& c) {
+      const Tensor& out = c.output(0);
+      if (out.bytes() > 0) std::memset(out.mutable_raw(), 0, out.bytes());
+      dispatch_dtype(out.dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        const int64_t rows = out.dim(0), columns = out.dim(1), shift = std::clamp(diagonal, -rows, columns);
+        for (int64_t i = std::max<int64_t>(0, -shift); i < rows && i + shift < columns; ++i)
+          out.mutable_data<T>()[i * columns + i + shift] = static_cast<T>(1.0f);
       });
     });
   };
@@ -419,6 +450,7 @@ void register_shape_ops(OpRegistry& registry) {
   register_shape(registry);
   register_constant(registry);
   register_range(registry);
+  register_eye_like(registry);
 }
 
 }  // namespace ds

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 
+#include "libds/ir/lower.h"
 #include "libds/ir/op_def.h"
 #include "libds/passes/pass.h"
 
@@ -162,6 +163,8 @@ bool merge_into(Rewriter& rw, NodeId duplicate, NodeId kept) {
 }
 
 }  // namespace
+
+bool lower_operators(Rewriter& rw, PassContext&) { return lower_nodes(rw); }
 
 bool remove_dead_code(Rewriter& rw, PassContext&) { return rw.remove_dead_nodes() > 0; }
 

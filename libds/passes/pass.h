@@ -30,6 +30,9 @@ struct Pass {
 // Erases nodes whose results nobody uses.
 bool remove_dead_code(Rewriter& rewriter, PassContext& context);
 
+// Writes operators that have no kernels in terms of others (ir/lower.h).
+bool lower_operators(Rewriter& rewriter, PassContext& context);
+
 // Removes nodes that return their input: Identity, Dropout outside training, Cast to the same type,
 // reshapes and transposes that change nothing, Concat of one, Expand to the same shape.
 bool remove_identities(Rewriter& rewriter, PassContext& context);

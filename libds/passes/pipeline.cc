@@ -13,6 +13,7 @@ namespace ds {
 namespace {
 
 constexpr Pass kDeadCode = {"dead-code", "erase nodes whose results nobody uses", remove_dead_code};
+constexpr Pass kLower = {"lower", "write operators without kernels in terms of others", lower_operators};
 constexpr Pass kIdentities = {"identities", "remove nodes that return their input", remove_identities};
 constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
@@ -26,13 +27,14 @@ struct Pipeline {
   std::vector<const Pass*> passes;
 };
 
-// Order matters: folding exposes identities and equal nodes, fusions want a clean graph, quantized patterns are
+// Order matters: all others see few operators when lowering came first, folding exposes identities and equal nodes, fusions want a clean graph, quantized patterns are
 // matched before float fusions take them apart, and dead code goes last.
 const std::vector<Pipeline>& pipelines() {
   static const std::vector<Pipeline> table = {
       {"inference",
        {
            &kDeadCode,
+           &kLower,
            &kIdentities,
            &kFoldConstants,
            &kFuseQdq,
@@ -42,7 +44,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFuseConv,
            &kDeadCode,
        }},
-      {"train", {&kDeadCode}},
+      {"train", {&kDeadCode, &kLower}},
   };
   return table;
 }

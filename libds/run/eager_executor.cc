@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "libds/base/parallel.h"
+#include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/executor.h"
 
@@ -19,10 +20,17 @@ struct BoundNode {
   std::unique_ptr<Kernel> kernel;
 };
 
+std::shared_ptr<Graph> lowered_copy(const Graph& graph) {
+  auto copy = std::make_shared<Graph>(graph);
+  Rewriter rw(*copy);
+  lower_nodes(rw);
+  return copy;
+}
+
 class EagerExecutor final : public Executor {
  public:
   EagerExecutor(std::shared_ptr<const Graph> graph, const CompileOptions& options)
-      : graph_(std::make_shared<Graph>(*graph)), rewriter_(*graph_), options_(options), order_(graph_->order()) {
+      : graph_(lowered_copy(*graph)), rewriter_(*graph_), options_(options), order_(graph_->order()) {
     init_states(*graph_);
     is_state_.assign(graph_->value_capacity(), 0);
     for (size_t i = 0; i < graph_->states().size(); ++i) is_state_[static_cast<size_t>(graph_->states()[i].value)] = 1;
@@ -174,7 +182,8 @@ std::vector<Tensor> evaluate_node(const Graph& graph, NodeId id, std::span<const
     rw.add_output(copy.outputs.back());
     wanted.push_back(i);
   }
-  rw.add_raw_node(std::move(copy));
+  const NodeId added = rw.add_raw_node(std::move(copy));
+  if (n.def != nullptr && n.def->lower) rw.infer(added);  // lowering goes by types
   CompileOptions options;
   options.threads = num_threads();
   std::vector<Tensor> results = make_eager_executor(single, options)->run(given);

@@ -1,6 +1,7 @@
 #include "libds/run/model_cost.h"
 
 #include "libds/compile/compile.h"
+#include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/executor.h"
 
@@ -9,6 +10,7 @@ namespace ds {
 std::optional<Cost> model_cost(const Graph& graph, std::span<const Shape> input_shapes) {
   Graph specialised = graph;
   Rewriter rw(specialised);
+  lower_nodes(rw);
   specialize(rw, input_shapes, evaluate_node);
   if (!unplannable_reason(specialised).empty()) return std::nullopt;
   std::vector<char> is_state(specialised.value_capacity(), 0);

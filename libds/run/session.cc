@@ -2,6 +2,7 @@
 
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
 #include "libds/passes/pipeline.h"
 
@@ -10,8 +11,12 @@ namespace ds {
 Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     : graph_(std::move(graph)), options_(std::move(options)) {
   if (options_.threads == 0) options_.threads = num_threads();
-  if (options_.pipeline.empty()) return;
   auto rewritten = std::make_shared<Graph>(*graph_);
+  if (options_.pipeline.empty()) {
+    Rewriter rw(*rewritten);
+    if (lower_nodes(rw)) graph_ = std::move(rewritten);
+    return;
+  }
   PipelineOptions passes;
   passes.disabled = options_.disabled_passes;
   passes.dump_after = options_.dump_after;
@@ -37,6 +42,7 @@ Session::Entry& Session::entry(std::span<const Shape> shapes) {
     auto specialised = std::make_shared<Graph>(*graph_);
     Rewriter rw(*specialised);
     specialize(rw, shapes, evaluate_node);
+    if (lower_nodes(rw)) specialize(rw, shapes, evaluate_node);  // what could not be lowered without its rank
     e.eager_reason = unplannable_reason(*specialised);
     if (e.eager_reason.empty()) {
       e.plan = compile(specialised, compile_options);

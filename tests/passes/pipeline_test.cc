@@ -50,6 +50,14 @@ TEST(Pipeline, DeadCodeGoes) {
   EXPECT_EQ(after(g, "dead-code", {sample({2, 3})}), "Mul");
 }
 
+TEST(Pipeline, OperatorsWithoutKernelsAreWrittenInTermsOfOthers) {
+  Graph g;
+  Rewriter rw(g);
+  const ValueId x = rw.add_input("x", DType::kF32, {2, 3}), y = rw.add_input("y", DType::kF32, {2, 3});
+  rw.add_output(rw.emit("SwiGLU", {x, y}, {}, "z"));
+  EXPECT_EQ(after(g, "lower", {sample({2, 3}), sample({2, 3})}), "Swish Mul");
+}
+
 TEST(Pipeline, IdentitiesGoAndTheOutputKeepsItsName) {
   Graph g;
   Rewriter rw(g);

@@ -8,6 +8,7 @@
 
 #include "libds/base/parallel.h"
 #include "libds/compile/compile.h"
+#include "libds/ir/lower.h"
 #include "libds/ir/onnx_import.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/executor.h"
@@ -58,6 +59,7 @@ void count_ops(const Graph& g, Inspection& r) {
 void measure(const std::shared_ptr<Graph>& graph, const std::vector<Shape>& shapes, Inspection& r) {
   auto specialised = std::make_shared<Graph>(*graph);
   Rewriter rw(*specialised);
+  lower_nodes(rw);
   specialize(rw, shapes, evaluate_node);
   r.why_no_cost = unplannable_reason(*specialised);
   if (!r.why_no_cost.empty()) return;

@@ -7,6 +7,7 @@
 
 #include "libds/autodiff/autodiff.h"
 #include "libds/compile/compile.h"
+#include "libds/ir/lower.h"
 #include "libds/ir/op_def.h"
 #include "libds/ir/rewriter.h"
 #include "libds/passes/sparsify.h"
@@ -101,6 +102,7 @@ class Builder {
     if (parameters.empty()) bad_data("the model has no trainable parameters");
     // Marked as states first, so that specialisation folds none of them.
     for (ValueId id : parameters) rw_.add_state({id, id});
+    lower_nodes(rw_);
     specialize(rw_, input_shapes, evaluate_node);
     if (const std::string reason = unplannable_reason(g); !reason.empty()) fail(ExitCode::kUnsupported, "cannot train: {}", reason);
     rw_.clear_states();

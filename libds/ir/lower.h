@@ -1,0 +1,13 @@
+// Operators without kernels of their own, written in terms of others (OpDef::lower).
+#pragma once
+
+#include "libds/ir/rewriter.h"
+
+namespace ds {
+
+// Replaces every node whose operator has a `lower` by the nodes that it writes, until none changes.
+// Needs inferred types. For graphs about to run; never applied to what is saved. A node that its
+// operator cannot lower (a rank it needs is not known) stays. Returns whether anything changed.
+bool lower_nodes(Rewriter& rewriter);
+
+}  // namespace ds
