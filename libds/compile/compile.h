@@ -16,6 +16,8 @@ struct CompileOptions {
   int threads = 1;
   // Assign blocked layouts across the graph (within 1e-5 of plain); off: bitwise equal to eager.
   bool layouts = true;
+  // Bodies of control-flow nodes may run by plans and after the inference pipeline; off: node by node.
+  bool body_plans = true;
 };
 
 // Sets the input shapes, re-infers everything and turns shape arithmetic into constants. Throws

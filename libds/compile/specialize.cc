@@ -73,6 +73,11 @@ void specialize(Rewriter& rw, std::span<const Shape> input_shapes, const Evaluat
 }
 
 std::string unplannable_reason(const Graph& graph) {
+  for (ValueId in : graph.inputs()) {
+    const DType dtype = graph.value(in).dtype;
+    if (dtype == DType::kUndefined || is_object(dtype))
+      return fmt::format("input '{}' is {}", graph.value(in).name, dtype == DType::kUndefined ? "of unknown type" : dtype_name(dtype));
+  }
   for (NodeId id : graph.order()) {
     const Node& n = graph.node(id);
     if (n.def == nullptr) fail(ExitCode::kUnsupported, "{}: unknown operator", n.label());
@@ -83,6 +88,7 @@ std::string unplannable_reason(const Graph& graph) {
     for (ValueId out : n.outputs) {
       if (out == kNone) continue;
       const Value& v = graph.value(out);
+      if (is_object(v.dtype)) return fmt::format("{}: its output '{}' is {}", n.label(), v.name, dtype_name(v.dtype));
       if (!v.dims || !all_known(*v.dims))
         return fmt::format("{}: the shape of its output '{}' is not known", n.label(), v.name);
     }

@@ -63,7 +63,30 @@ std::vector<float> Node::attr_floats(std::string_view key, std::vector<float> ot
   return v ? *v : std::move(otherwise);
 }
 
+std::vector<std::string> Node::attr_strings(std::string_view key) const {
+  const auto* v = typed_attr<std::vector<std::string>>(*this, key, "a list of strings");
+  return v ? *v : std::vector<std::string>();
+}
+
 const Tensor* Node::attr_tensor(std::string_view key) const { return typed_attr<Tensor>(*this, key, "a tensor"); }
+
+std::shared_ptr<const Graph> Node::attr_graph(std::string_view key) const {
+  const auto* v = typed_attr<std::shared_ptr<const Graph>>(*this, key, "a graph");
+  return v ? *v : nullptr;
+}
+
+bool Node::has_bodies() const {
+  return std::any_of(attrs.begin(), attrs.end(), [](const auto& entry) {
+    return std::holds_alternative<std::shared_ptr<const Graph>>(entry.second);
+  });
+}
+
+std::vector<std::pair<std::string, std::shared_ptr<const Graph>>> bodies_of(const Node& node) {
+  std::vector<std::pair<std::string, std::shared_ptr<const Graph>>> bodies;
+  for (const auto& [key, attribute] : node.attrs)
+    if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&attribute)) bodies.emplace_back(key, *body);
+  return bodies;
+}
 
 bool Node::is_internal(std::string_view internal_op) const {
   return op == internal_op && domain == Graph::kInternalDomain;
@@ -127,9 +150,25 @@ std::string Graph::dims_string(const Dims& dims) const {
   return out + "]";
 }
 
-std::string Graph::type_string(ValueId id) const {
-  const Value& v = value(id);
-  return fmt::format("{}{}", dtype_name(v.dtype), v.dims ? dims_string(*v.dims) : "[...]");
+std::string Graph::type_string(ValueId id) const { return type_string(value(id).type()); }
+
+std::string Graph::type_string(const ValueType& type) const {
+  if (is_container(type.dtype))
+    return fmt::format("{}({})", dtype_name(type.dtype), type.element ? type_string(*type.element) : "...");
+  return fmt::format("{}{}", dtype_name(type.dtype), type.dims ? dims_string(*type.dims) : "[...]");
+}
+
+ValueType Graph::translate(const Graph& from, const ValueType& type) {
+  ValueType result = type;
+  if (result.dims) {
+    for (Dim& d : *result.dims) {
+      if (d.known()) continue;
+      const std::string& name = from.symbol_name(d.symbol_id());
+      d = name.empty() ? fresh_dim() : symbol(name);
+    }
+  }
+  if (type.element) result.element = std::make_shared<const ValueType>(translate(from, *type.element));
+  return result;
 }
 
 // --- text --------------------------------------------------------------------------------------
@@ -145,7 +184,7 @@ std::string attribute_string(const Attribute& a) {
     std::string operator()(const std::vector<float>& v) const { return fmt::format("[{}]", fmt::join(v, ",")); }
     std::string operator()(const std::vector<std::string>& v) const { return fmt::format("[{}]", fmt::join(v, ",")); }
     std::string operator()(const Tensor& t) const { return fmt::format("{}<{}>", dtype_name(t.dtype()), shape_string(t.shape())); }
-    std::string operator()(const std::shared_ptr<Graph>&) const { return "{graph}"; }
+    std::string operator()(const std::shared_ptr<const Graph>& g) const { return "{" + print_graph(*g) + "}"; }
   };
   return std::visit(Printer{}, a);
 }
@@ -183,7 +222,7 @@ void broken(const std::string& what) { fail(ExitCode::kInternal, "broken graph: 
 
 void verify_arity(const Node& n) {
   const OpDef& def = *n.def;
-  const int inputs = static_cast<int>(n.inputs.size()), outputs = static_cast<int>(n.outputs.size());
+  const int inputs = static_cast<int>(n.own_inputs()), outputs = static_cast<int>(n.outputs.size());
   if (inputs < def.min_inputs || (def.max_inputs >= 0 && inputs > def.max_inputs))
     broken(fmt::format("{} has {} inputs", n.label(), inputs));
   if (outputs < def.min_outputs || (def.max_outputs >= 0 && outputs > def.max_outputs))
@@ -193,6 +232,13 @@ void verify_arity(const Node& n) {
 }  // namespace
 
 void verify_graph(const Graph& graph) {
+  const auto verify_bodies = [](const Node& n) {
+    if (n.captured > n.inputs.size()) broken(n.label() + " captures more than it reads");
+    for (const auto& [key, body] : bodies_of(n)) {
+      if (body->inputs().size() < n.captured) broken(fmt::format("{}: body '{}' lacks inputs for what is captured", n.label(), key));
+      verify_graph(*body);
+    }
+  };
   std::vector<char> defined(graph.value_capacity(), 0);
   std::vector<std::vector<NodeId>> users(graph.value_capacity());
   std::set<std::string> names;
@@ -203,6 +249,7 @@ void verify_graph(const Graph& graph) {
     const Node& n = graph.node(id);
     if (!n.alive) broken(n.label() + " is dead but linked");
     if (n.def != nullptr) verify_arity(n);
+    verify_bodies(n);
     for (ValueId in : n.inputs) {
       if (in == kNone) continue;
       if (!defined[static_cast<size_t>(in)])

@@ -49,9 +49,20 @@ Shape concrete(const Dims& dims);
 Dims to_dims(const Shape& shape);
 
 using Attribute = std::variant<int64_t, float, std::string, std::vector<int64_t>, std::vector<float>,
-                               std::vector<std::string>, Tensor, std::shared_ptr<Graph>>;
+                               std::vector<std::string>, Tensor, std::shared_ptr<const Graph>>;
 using Attributes = std::map<std::string, Attribute, std::less<>>;
 
+// Type of a value. `element`: what a sequence or an optional holds; null when that is not known.
+struct ValueType {
+  DType dtype = DType::kUndefined;
+  std::optional<Dims> dims = std::nullopt;  // nullopt: rank unknown
+  std::shared_ptr<const ValueType> element = nullptr;
+};
+
+// A node with bodies (If, Loop, Scan: attributes that are graphs) names everything it reads: what its
+// bodies take from the graph around them are the last `captured` of its inputs, and each body has, as
+// the last of its own inputs, one for each of these, in the same order. Constants are not captured
+// but shared: the body holds the same tensor. A body in an attribute is never changed, only replaced.
 struct Node {
   std::string domain;  // "" is ai.onnx; "ai.ds" is ours, never exported
   std::string op;
@@ -59,6 +70,7 @@ struct Node {
   const OpDef* def = nullptr;  // null for an operator the registry does not know
   std::vector<ValueId> inputs;   // kNone where an optional input is omitted
   std::vector<ValueId> outputs;  // kNone where an optional output is not wanted
+  size_t captured = 0;           // how many of the inputs are there for the bodies only
   Attributes attrs;
   std::string doc;
   std::string opaque;  // serialized protobuf fields this library does not know; kept for export
@@ -71,9 +83,14 @@ struct Node {
   std::vector<int64_t> attr_ints(std::string_view key, std::vector<int64_t> otherwise = {}) const;
   std::vector<float> attr_floats(std::string_view key, std::vector<float> otherwise = {}) const;
   const Tensor* attr_tensor(std::string_view key) const;  // null when absent
+  std::vector<std::string> attr_strings(std::string_view key) const;
+  std::shared_ptr<const Graph> attr_graph(std::string_view key) const;  // null when absent
 
   ValueId input(size_t i) const { return i < inputs.size() ? inputs[i] : kNone; }
   ValueId output(size_t i) const { return i < outputs.size() ? outputs[i] : kNone; }
+  // Inputs that the operator itself has: all but the captured ones.
+  size_t own_inputs() const { return inputs.size() - captured; }
+  bool has_bodies() const;
   bool is(std::string_view onnx_op) const { return op == onnx_op && domain.empty(); }
   bool is_internal(std::string_view internal_op) const;  // of domain "ai.ds"
   // "node 'b3/conv' (Conv)"
@@ -87,6 +104,7 @@ struct Value {
   std::string name;
   DType dtype = DType::kUndefined;
   std::optional<Dims> dims;         // nullopt: rank unknown
+  std::shared_ptr<const ValueType> element;  // of a sequence or an optional, when known
   std::optional<Dims> ints;         // known content of a small integer tensor (shape arithmetic)
   NodeId producer = kNone;          // kNone: graph input or initializer
   int32_t producer_index = 0;
@@ -94,6 +112,7 @@ struct Value {
   std::shared_ptr<const Tensor> constant;  // initializer content
   std::string opaque;               // unknown fields of an initializer or value info
   bool is_constant() const { return constant != nullptr; }
+  ValueType type() const { return {dtype, dims, element}; }
 };
 
 // A value that lives across runs: parameters being trained, optimizer moments, running statistics.
@@ -133,8 +152,11 @@ class Graph {
   Dim fresh_dim();                    // a new anonymous symbol
   std::string dim_string(Dim dim) const;      // "224", "batch", "?"
   std::string dims_string(const Dims& dims) const;
-  // "f32[batch,3,224,224]"
+  // "f32[batch,3,224,224]", "sequence(f32[?])"
   std::string type_string(ValueId id) const;
+  std::string type_string(const ValueType& type) const;
+  // A type of another graph in this one's symbols: named symbols keep their names.
+  ValueType translate(const Graph& from, const ValueType& type);
   // Name of a symbol; empty for anonymous ones.
   const std::string& symbol_name(int32_t id) const { return symbols_[static_cast<size_t>(id)]; }
 
@@ -158,6 +180,9 @@ class Graph {
   NodeId head_ = kNone, tail_ = kNone;
   size_t live_nodes_ = 0;
 };
+
+// The bodies of a node, by attribute name.
+std::vector<std::pair<std::string, std::shared_ptr<const Graph>>> bodies_of(const Node& node);
 
 // Text form for tests, --dump-after and humans: one line per node with types.
 std::string print_graph(const Graph& graph);

@@ -13,7 +13,9 @@ size_t TensorDesc::bytes() const {
     const int64_t block = layout == Layout::kBlocked8 ? 8 : 16;
     padded[1] = (padded[1] + block - 1) / block * block;
   }
-  return static_cast<size_t>(checked_mul(checked_numel(padded), static_cast<int64_t>(dtype_size(dtype))));
+  const int64_t numel = checked_numel(padded);
+  checked_mul(numel, static_cast<int64_t>(dtype_bits(dtype)));
+  return Tensor::packed_bytes(dtype, numel);
 }
 
 namespace {
@@ -38,9 +40,25 @@ std::unique_ptr<Kernel> make_kernel(std::function<void(const KernelContext&)> ru
   return std::make_unique<FunctionKernel>(std::move(run), workspace_bytes);
 }
 
+namespace {
+
+// An operand of a kind that kernels must ask for.
+std::string unusual_operand(const KernelDef& kernel, const KernelQuery& query) {
+  for (const auto* list : {&query.inputs, &query.outputs}) {
+    for (const TensorDesc& d : *list) {
+      const bool taken = is_object(d.dtype) ? kernel.takes_objects : is_packed(d.dtype) ? kernel.takes_packed : true;
+      if (!taken) return fmt::format("{} operands", dtype_name(d.dtype));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string why_declined(const KernelDef& kernel, const KernelQuery& query) {
   if (kernel.device != query.device) return kernel.device == Device::kCuda ? "no CUDA device" : "operands are on a CUDA device";
   if (kernel.isa > query.isa) return fmt::format("needs {}", isa_name(kernel.isa));
+  if (std::string reason = unusual_operand(kernel, query); !reason.empty()) return reason;
   return kernel.decline ? kernel.decline(query) : std::string();
 }
 

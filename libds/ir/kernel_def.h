@@ -37,6 +37,17 @@ struct TensorDesc {
   int64_t dim(int64_t i) const { return shape[static_cast<size_t>(i < 0 ? i + rank() : i)]; }
 };
 
+// Runs a body of a control-flow node. Keeps what it prepares (plans, kernels) from run to run.
+class BodyRunner {
+ public:
+  virtual ~BodyRunner() = default;
+  // Inputs and outputs in the order of the body's.
+  virtual std::vector<Tensor> run(std::span<const Tensor> inputs) = 0;
+};
+// Made by the layer that runs graphs, and shared: a kernel bound anew, for other shapes, gets the
+// runner its node had. `attr` names the body.
+using MakeBodyRunner = std::function<std::shared_ptr<BodyRunner>(const Node& node, std::string_view attr)>;
+
 // A node with everything known: what a kernel may look at to accept and to prepare.
 struct KernelQuery {
   const Node& node;
@@ -46,6 +57,7 @@ struct KernelQuery {
   Isa isa = Isa::kPortable;              // level in force
   int threads = 1;
   Device device = Device::kCpu;          // where the operands are
+  MakeBodyRunner body_runner = nullptr;  // for nodes with bodies
 
   const TensorDesc& in(size_t i) const;  // an undefined desc when absent
   const TensorDesc& out(size_t i) const;
@@ -105,6 +117,10 @@ struct KernelDef {
   // True for kernels that compute in whatever layout they are given, the same for all operands
   // (elementwise of equal shapes, scalars aside, where padding stays zero).
   bool layout_agnostic = false;
+  // Kernels see numbers of whole bytes only, unless they say that they know better: operands of object
+  // dtypes (strings, sequences, optionals), and of packed ones (4 and 2 bits).
+  bool takes_objects = false;
+  bool takes_packed = false;
 };
 
 // A kernel without state beyond what the lambda captures.

@@ -3,7 +3,10 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <algorithm>
 #include <limits>
+#include <map>
+#include <set>
 
 #include "libds/base/file.h"
 #include "libds/base/log.h"
@@ -44,20 +47,16 @@ struct AttributeWriter {
     a.set_type(onnx::AttributeProto::TENSOR);
     tensor_to_onnx(v, *a.mutable_t());
   }
-  void operator()(const std::shared_ptr<Graph>&) {
-    fail(ExitCode::kUnsupported, "attribute '{}': a subgraph cannot be written", a.name());
-  }
+  void operator()(const std::shared_ptr<const Graph>&) { fail(ExitCode::kInternal, "a body is written with its node"); }
 };
 
-void write_type(const Graph& graph, const Value& v, onnx::ValueInfoProto& info) {
-  onnx::TypeProto::Tensor& type = *info.mutable_type()->mutable_tensor_type();
-  type.set_elem_type(static_cast<int32_t>(v.dtype));
-  if (!v.dims) return;
+void write_shape(const Graph& graph, const std::optional<Dims>& dims, onnx::TypeProto::Tensor& type) {
+  if (!dims) return;
   onnx::TensorShapeProto& shape = *type.mutable_shape();
-  const bool same_rank = shape.dim_size() == static_cast<int>(v.dims->size());
+  const bool same_rank = shape.dim_size() == static_cast<int>(dims->size());
   if (!same_rank) shape.clear_dim();
-  for (size_t i = 0; i < v.dims->size(); ++i) {
-    const Dim d = (*v.dims)[i];
+  for (size_t i = 0; i < dims->size(); ++i) {
+    const Dim d = (*dims)[i];
     onnx::TensorShapeProto::Dimension& dim = same_rank ? *shape.mutable_dim(static_cast<int>(i)) : *shape.add_dim();
     if (d.known()) {
       dim.set_dim_value(d.raw);
@@ -69,63 +68,159 @@ void write_type(const Graph& graph, const Value& v, onnx::ValueInfoProto& info) 
   }
 }
 
-class Writer {
- public:
-  explicit Writer(const Graph& graph) : graph_(graph), model_(parse_model_skeleton(graph.opaque)) {}
+void write_type(const Graph& graph, const ValueType& v, onnx::TypeProto& type) {
+  if (v.dtype == DType::kUndefined) return;
+  if (is_container(v.dtype)) {
+    onnx::TypeProto& element = v.dtype == DType::kSequence ? *type.mutable_sequence_type()->mutable_elem_type()
+                                                           : *type.mutable_optional_type()->mutable_elem_type();
+    if (v.element) write_type(graph, *v.element, element);
+    return;
+  }
+  type.mutable_tensor_type()->set_elem_type(static_cast<int32_t>(v.dtype));
+  write_shape(graph, v.dims, *type.mutable_tensor_type());
+}
 
-  onnx::ModelProto write(int64_t opset) {
-    write_header(opset);
-    onnx::GraphProto& out = *model_.mutable_graph();
-    out.set_name(graph_.name.empty() ? "graph" : graph_.name);
-    if (!graph_.doc.empty()) out.set_doc_string(graph_.doc);
-    for (ValueId id : graph_.initializers()) {
-      // An initializer may not be a graph output for every reader; a Constant node may.
-      if (graph_.is_output(id)) write_constant_node(id, *out.add_node());
-      else write_initializer(id, *out.add_initializer());
+// Constants by the tensor they share, under the name that bodies may use for it.
+using SharedConstants = std::map<const Tensor*, std::string>;
+
+// Counts, over all bodies below `graph`, how often each constant is held.
+void count_body_constants(const Graph& graph, std::map<std::shared_ptr<const Tensor>, int>& counts) {
+  for (NodeId id : graph.order()) {
+    for (const auto& [attr, body] : bodies_of(graph.node(id))) {
+      for (ValueId v : body->initializers()) ++counts[body->value(v).constant];
+      count_body_constants(*body, counts);
     }
-    for (NodeId id : graph_.order()) write_node(graph_.node(id), *out.add_node());
-    for (ValueId id : graph_.inputs()) write_value(id, *out.add_input());
-    for (ValueId id : graph_.outputs()) write_value(id, *out.add_output());
-    for (size_t i = 0; i < graph_.value_capacity(); ++i) write_declared(static_cast<ValueId>(i), out);
-    return std::move(model_);
+  }
+}
+
+// Writes one graph, and the bodies in it. Names are unique from a body outwards, as ONNX asks.
+class GraphWriter {
+ public:
+  GraphWriter(const Graph& graph, SharedConstants& shared) : GraphWriter(graph, shared, {}) {}
+
+  // The model's own graph.
+  void write(onnx::GraphProto& out) {
+    std::map<std::shared_ptr<const Tensor>, int> counts;
+    count_body_constants(graph_, counts);
+    name_values({});
+    share_constants(counts, out);
+    write_graph(out);
   }
 
  private:
-  void write_header(int64_t opset) {
-    model_.set_ir_version(std::max({graph_.ir_version, ir_version_of_opset(opset), int64_t{4}}));  // 4: initializers are no inputs
-    if (!graph_.producer_name.empty()) model_.set_producer_name(graph_.producer_name);
-    if (!graph_.producer_version.empty()) model_.set_producer_version(graph_.producer_version);
-    if (!graph_.model_domain.empty()) model_.set_domain(graph_.model_domain);
-    if (!graph_.model_doc.empty()) model_.set_doc_string(graph_.model_doc);
-    if (graph_.model_version != 0) model_.set_model_version(graph_.model_version);
-    auto& main = *model_.add_opset_import();
-    main.set_domain("");
-    main.set_version(opset);
-    for (const auto& [domain, version] : graph_.opsets) {
-      if (domain.empty()) continue;
-      auto& import = *model_.add_opset_import();
-      import.set_domain(domain);
-      import.set_version(version);
+  GraphWriter(const Graph& graph, SharedConstants& shared, std::set<std::string> visible)
+      : graph_(graph), shared_(shared), visible_(std::move(visible)) {}
+
+  const std::string& name(ValueId id) const { return names_[static_cast<size_t>(id)]; }
+
+  // `captured`: what the last inputs are called around this body.
+  void name_values(const std::vector<std::string>& captured) {
+    names_.resize(graph_.value_capacity());
+    std::vector<char> given(graph_.value_capacity(), 0);
+    const size_t own = graph_.inputs().size() - captured.size();
+    for (size_t i = 0; i < captured.size(); ++i) {
+      const auto id = static_cast<size_t>(graph_.inputs()[own + i]);
+      names_[id] = captured[i];
+      given[id] = 1;
     }
-    for (const auto& [key, value] : graph_.metadata) {
-      auto& entry = *model_.add_metadata_props();
-      entry.set_key(key);
-      entry.set_value(value);
+    const bool is_body = body_inputs_.has_value();
+    for (size_t i = 0; i < names_.size(); ++i) {
+      if (given[i]) continue;
+      const Value& v = graph_.value(static_cast<ValueId>(i));
+      if (is_body && v.is_constant()) {
+        if (const auto it = shared_.find(v.constant.get()); it != shared_.end()) {
+          names_[i] = it->second;
+          continue;
+        }
+      }
+      std::string chosen = v.name;
+      for (int n = 1; is_body && visible_.count(chosen); ++n) chosen = fmt::format("{}_{}", v.name, n);
+      names_[i] = std::move(chosen);
     }
+    visible_.insert(names_.begin(), names_.end());
+  }
+
+  // Constants that several bodies hold are written once, in the model's graph.
+  void share_constants(const std::map<std::shared_ptr<const Tensor>, int>& counts, onnx::GraphProto& out) {
+    for (ValueId id : graph_.initializers())
+      if (!graph_.is_output(id)) shared_.emplace(graph_.value(id).constant.get(), name(id));
+    for (const auto& [tensor, count] : in_order(counts)) {
+      if (count < 2 || shared_.count(tensor.get())) continue;
+      std::string chosen = "shared_constant";
+      for (int n = 1; visible_.count(chosen); ++n) chosen = fmt::format("shared_constant_{}", n);
+      visible_.insert(chosen);
+      onnx::TensorProto& t = *out.add_initializer();
+      t.set_name(chosen);
+      tensor_to_onnx(*tensor, t);
+      shared_.emplace(tensor.get(), chosen);
+    }
+  }
+
+  // Where a tensor lies in memory must not decide the order in the file.
+  std::vector<std::pair<std::shared_ptr<const Tensor>, int>> in_order(const std::map<std::shared_ptr<const Tensor>, int>& counts) const {
+    std::vector<std::pair<std::shared_ptr<const Tensor>, int>> list;
+    std::set<const Tensor*> seen;
+    collect_in_order(graph_, counts, seen, list);
+    return list;
+  }
+
+  static void collect_in_order(const Graph& graph, const std::map<std::shared_ptr<const Tensor>, int>& counts,
+                               std::set<const Tensor*>& seen, std::vector<std::pair<std::shared_ptr<const Tensor>, int>>& list) {
+    for (NodeId id : graph.order()) {
+      for (const auto& [attr, body] : bodies_of(graph.node(id))) {
+        for (ValueId v : body->initializers())
+          if (const auto& t = body->value(v).constant; seen.insert(t.get()).second) list.emplace_back(t, counts.at(t));
+        collect_in_order(*body, counts, seen, list);
+      }
+    }
+  }
+
+  void write_graph(onnx::GraphProto& out) {
+    out.set_name(graph_.name.empty() ? "graph" : graph_.name);
+    if (!graph_.doc.empty()) out.set_doc_string(graph_.doc);
+    const bool is_body = body_inputs_.has_value();
+    for (ValueId id : graph_.initializers()) {
+      // An initializer may not be a graph output for every reader; a Constant node may.
+      if (graph_.is_output(id)) write_constant_node(id, *out.add_node());
+      else if (!is_body || shared_.count(graph_.value(id).constant.get()) == 0) write_initializer(id, *out.add_initializer());
+    }
+    for (NodeId id : graph_.order()) write_node(graph_.node(id), *out.add_node());
+    const size_t inputs = is_body ? *body_inputs_ : graph_.inputs().size();
+    for (size_t i = 0; i < inputs; ++i) write_value(graph_.inputs()[i], *out.add_input());
+    for (ValueId id : graph_.outputs()) write_output(id, inputs, out);
+    for (size_t i = 0; i < graph_.value_capacity(); ++i) write_declared(static_cast<ValueId>(i), out);
+  }
+
+  // What a body hands through from outside needs a node of its own.
+  void write_output(ValueId id, size_t own_inputs, onnx::GraphProto& out) {
+    const auto& inputs = graph_.inputs();
+    const bool captured = std::find(inputs.begin() + static_cast<std::ptrdiff_t>(own_inputs), inputs.end(), id) != inputs.end();
+    onnx::ValueInfoProto& info = *out.add_output();
+    write_value(id, info);
+    if (!captured) return;
+    std::string chosen = name(id) + "_out";
+    for (int n = 1; visible_.count(chosen); ++n) chosen = fmt::format("{}_out_{}", name(id), n);
+    visible_.insert(chosen);
+    onnx::NodeProto& identity = *out.add_node();
+    identity.set_op_type("Identity");
+    identity.set_name(chosen);
+    identity.add_input(name(id));
+    identity.add_output(chosen);
+    info.set_name(chosen);
   }
 
   void write_initializer(ValueId id, onnx::TensorProto& t) {
     const Value& v = graph_.value(id);
     if (!v.opaque.empty()) t = parse_value_skeleton(v.opaque).tensor;
-    t.set_name(v.name);
+    t.set_name(name(id));
     tensor_to_onnx(*v.constant, t);
   }
 
   void write_constant_node(ValueId id, onnx::NodeProto& n) {
     const Value& v = graph_.value(id);
     n.set_op_type("Constant");
-    n.set_name(v.name);
-    n.add_output(v.name);
+    n.set_name(name(id));
+    n.add_output(name(id));
     onnx::AttributeProto& a = *n.add_attribute();
     a.set_name("value");
     AttributeWriter{a}(*v.constant);
@@ -140,24 +235,37 @@ class Writer {
     n.set_name(node.name);
     if (!node.domain.empty()) n.set_domain(node.domain);
     if (!node.doc.empty()) n.set_doc_string(node.doc);
-    for (ValueId in : node.inputs) n.add_input(in == kNone ? "" : graph_.value(in).name);
-    for (ValueId out : node.outputs) n.add_output(out == kNone ? "" : graph_.value(out).name);
+    for (size_t i = 0; i < node.own_inputs(); ++i) n.add_input(node.inputs[i] == kNone ? "" : name(node.inputs[i]));
+    for (ValueId out : node.outputs) n.add_output(out == kNone ? "" : name(out));
     for (const auto& entry : node.attrs) {
       onnx::AttributeProto& a = *n.add_attribute();
       for (const onnx::AttributeProto& k : kept)
         if (k.name() == entry.first) a = k;
       a.set_name(entry.first);
-      with_context([&] { return node.label(); }, [&] { std::visit(AttributeWriter{a}, entry.second); });
+      with_context([&] { return node.label(); }, [&] {
+        if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&entry.second)) write_body(node, **body, a);
+        else std::visit(AttributeWriter{a}, entry.second);
+      });
     }
     for (const onnx::AttributeProto& k : kept)  // those the graph could not represent
       if (!node.has_attr(k.name()) && k.has_type()) *n.add_attribute() = k;
   }
 
+  void write_body(const Node& node, const Graph& body, onnx::AttributeProto& a) {
+    a.set_type(onnx::AttributeProto::GRAPH);
+    std::vector<std::string> captured;
+    for (size_t i = node.own_inputs(); i < node.inputs.size(); ++i) captured.push_back(name(node.inputs[i]));
+    GraphWriter writer(body, shared_, visible_);
+    writer.body_inputs_ = body.inputs().size() - captured.size();
+    writer.name_values(captured);
+    writer.write_graph(*a.mutable_g());
+  }
+
   void write_value(ValueId id, onnx::ValueInfoProto& info) {
     const Value& v = graph_.value(id);
     if (!v.opaque.empty()) info = parse_value_skeleton(v.opaque).info;
-    info.set_name(v.name);
-    write_type(graph_, v, info);
+    info.set_name(name(id));
+    if (v.dtype != DType::kUndefined) write_type(graph_, v.type(), *info.mutable_type());
   }
 
   // Types of inner values are written where the file had them.
@@ -168,8 +276,42 @@ class Writer {
   }
 
   const Graph& graph_;
-  onnx::ModelProto model_;
+  SharedConstants& shared_;
+  std::set<std::string> visible_;  // names of the graphs around this one, then its own too
+  std::vector<std::string> names_;  // by value
+  std::optional<size_t> body_inputs_;  // of a body: how many inputs are its own, not captured
 };
+
+void write_header(const Graph& graph, int64_t opset, onnx::ModelProto& model) {
+  model.set_ir_version(std::max({graph.ir_version, ir_version_of_opset(opset), int64_t{4}}));  // 4: initializers are no inputs
+  if (!graph.producer_name.empty()) model.set_producer_name(graph.producer_name);
+  if (!graph.producer_version.empty()) model.set_producer_version(graph.producer_version);
+  if (!graph.model_domain.empty()) model.set_domain(graph.model_domain);
+  if (!graph.model_doc.empty()) model.set_doc_string(graph.model_doc);
+  if (graph.model_version != 0) model.set_model_version(graph.model_version);
+  auto& main = *model.add_opset_import();
+  main.set_domain("");
+  main.set_version(opset);
+  for (const auto& [domain, version] : graph.opsets) {
+    if (domain.empty()) continue;
+    auto& import = *model.add_opset_import();
+    import.set_domain(domain);
+    import.set_version(version);
+  }
+  for (const auto& [key, value] : graph.metadata) {
+    auto& entry = *model.add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(value);
+  }
+}
+
+onnx::ModelProto write_model(const Graph& graph, int64_t opset) {
+  onnx::ModelProto model = parse_model_skeleton(graph.opaque);
+  write_header(graph, opset, model);
+  SharedConstants shared;
+  GraphWriter(graph, shared).write(*model.mutable_graph());
+  return model;
+}
 
 int64_t choose_opset(const Graph& graph, const ExportOptions& options) {
   const OpsetNeed need = least_opset(graph);
@@ -194,7 +336,7 @@ std::string serialize_model(const Graph& graph, const ExportOptions& options) {
   const int64_t opset = choose_opset(graph, options);
   Graph lowered = graph;  // constants are shared, not copied
   downgrade_graph(lowered, opset);
-  const onnx::ModelProto model = Writer(lowered).write(opset);
+  const onnx::ModelProto model = write_model(lowered, opset);
   const size_t size = model.ByteSizeLong();
   if (size > static_cast<size_t>(std::numeric_limits<int>::max()))
     fail(ExitCode::kUnsupported, "the model takes {} bytes, one file holds at most 2 GiB", size);

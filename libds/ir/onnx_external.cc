@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -79,7 +80,9 @@ Tensor ExternalFiles::read(const onnx::TensorProto& tensor, DType dtype, Shape s
   if (folder_.empty()) fail(ExitCode::kUnsupported, "external data needs a model that is a file on disk");
   std::string location;
   int64_t offset = 0;
-  const int64_t needed = checked_mul(checked_numel(shape), static_cast<int64_t>(dtype_size(dtype)));
+  if (dtype == DType::kString) bad_data("strings cannot be external data");
+  checked_mul(checked_numel(shape), static_cast<int64_t>(dtype_bits(dtype)));
+  const auto needed = static_cast<int64_t>(Tensor::packed_bytes(dtype, checked_numel(shape)));
   int64_t length = needed;
   for (const auto& entry : tensor.external_data()) {
     if (entry.key() == "location") location = entry.value();

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/unknown_field_set.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -15,6 +16,8 @@ namespace {
 
 // Fields of IR versions after this schema's.
 constexpr int kNodeOverload = 8, kFunctionOverload = 13, kFunctionAttributeProto = 11;
+// Our mark on a node that follows another opset than the model's; a number no IR version uses.
+constexpr int kNodeOpset = 100001;
 constexpr int kDeepest = 64;
 constexpr size_t kMostNodes = 1 << 18;
 constexpr size_t kLongestName = 1024;  // names of nested calls are joined
@@ -52,15 +55,9 @@ class Inliner {
   }
 
   InlinedFunctions run(onnx::GraphProto& graph) {
-    for (const auto& n : graph.node())
-      for (const std::string& name : n.output()) taken_.insert(name);
-    for (const auto& t : graph.initializer()) taken_.insert(t.name());
-    for (const auto& i : graph.input()) taken_.insert(i.name());
-    for (onnx::NodeProto& n : *graph.mutable_node()) {
-      if (function_of(n) == nullptr) take(std::move(n), opset_);
-      else expand(n, 0);
-    }
-    graph.mutable_node()->Swap(out_.mutable_node());
+    if (functions_.empty()) return {};
+    take_names(graph, 0);
+    expand_graph(graph, opset_, 0);
     return std::move(result_);
   }
 
@@ -70,10 +67,32 @@ class Inliner {
     return it == functions_.end() ? nullptr : it->second;
   }
 
-  void take(onnx::NodeProto n, int64_t opset) {
-    if (result_.opsets.size() >= kMostNodes) fail(ExitCode::kUnsupported, "functions expand to more than {} nodes", kMostNodes);
-    *out_.add_node() = std::move(n);
-    result_.opsets.push_back(opset);
+  void take_names(const onnx::GraphProto& graph, int depth) {
+    if (depth > kDeepest) bad_data("subgraphs are nested more than {} deep", kDeepest);
+    for (const auto& t : graph.initializer()) taken_.insert(t.name());
+    for (const auto& i : graph.input()) taken_.insert(i.name());
+    for (const auto& n : graph.node()) {
+      for (const std::string& name : n.output()) taken_.insert(name);
+      for (const auto& a : n.attribute())
+        if (a.has_g()) take_names(a.g(), depth + 1);
+    }
+  }
+
+  // Expands the calls in a graph and in the bodies inside it. `depth` counts calls.
+  void expand_graph(onnx::GraphProto& graph, int64_t opset, int depth) {
+    onnx::GraphProto out;
+    for (onnx::NodeProto& n : *graph.mutable_node()) put(std::move(n), opset, depth, out);
+    graph.mutable_node()->Swap(out.mutable_node());
+  }
+
+  // Adds a node to `out`, its body if it is a call.
+  void put(onnx::NodeProto n, int64_t opset, int depth, onnx::GraphProto& out) {
+    if (function_of(n) != nullptr) return expand(n, depth, out);
+    if (++nodes_ > kMostNodes) fail(ExitCode::kUnsupported, "functions expand to more than {} nodes", kMostNodes);
+    for (onnx::AttributeProto& a : *n.mutable_attribute())
+      if (a.has_g()) expand_graph(*a.mutable_g(), opset, depth);
+    if (opset != opset_) n.GetReflection()->MutableUnknownFields(&n)->AddVarint(kNodeOpset, static_cast<uint64_t>(opset));
+    *out.add_node() = std::move(n);
   }
 
   std::string fresh(const std::string& base) {
@@ -83,7 +102,7 @@ class Inliner {
     return name;
   }
 
-  void expand(const onnx::NodeProto& call, int depth) {
+  void expand(const onnx::NodeProto& call, int depth, onnx::GraphProto& out) {
     const onnx::FunctionProto& f = *function_of(call);
     std::string call_name = call.name().empty() && call.output_size() > 0 ? call.output(0) : call.name();
     if (call_name.size() > kLongestName) call_name = fresh("call");
@@ -94,6 +113,7 @@ class Inliner {
     if (call.output_size() > f.output_size()) wrong(fmt::format("has {} outputs, the function gives {}", call.output_size(), f.output_size()));
     result_.any = true;
     const int64_t opset = opset_of(f);
+    if (opset != opset_) result_.opsets.push_back(opset);
 
     std::unordered_map<std::string, std::string> names;  // inside -> outside
     for (int i = 0; i < f.input_size(); ++i) names[f.input(i)] = i < call.input_size() ? call.input(i) : std::string();
@@ -106,7 +126,7 @@ class Inliner {
         if (it->second.empty()) wrong(fmt::format("output '{}' is an input that is left out", f.output(i)));
         identity.add_input(it->second);
         identity.add_output(call.output(i));
-        take(std::move(identity), opset_);
+        put(std::move(identity), opset_, depth, out);
       } else {
         names[f.output(i)] = call.output(i);
       }
@@ -125,8 +145,31 @@ class Inliner {
       for (std::string& name : *n.mutable_input()) name = outside(name);
       for (std::string& name : *n.mutable_output()) name = outside(name);
       substitute_attributes(inner, call, defaults, n);
-      if (function_of(n) != nullptr) expand(n, depth + 1);
-      else take(std::move(n), opset);
+      for (onnx::AttributeProto& a : *n.mutable_attribute())
+        if (a.has_g()) rename_body(*a.mutable_g(), call, defaults, outside);
+      put(std::move(n), opset, depth + 1, out);
+    }
+  }
+
+  // A body inside a function: what it takes from the function's values has other names now, and its
+  // own attributes may refer to the function's. `outside` maps a name of the graph around the body.
+  static void rename_body(onnx::GraphProto& body, const onnx::NodeProto& call,
+                          const std::map<std::string, onnx::AttributeProto>& defaults,
+                          const std::function<std::string(const std::string&)>& outside) {
+    std::set<std::string> own;
+    for (const auto& t : body.initializer()) own.insert(t.name());
+    for (const auto& i : body.input()) own.insert(i.name());
+    for (const auto& n : body.node()) own.insert(n.output().begin(), n.output().end());
+    const auto renamed = [&](const std::string& name) -> std::string { return own.count(name) ? name : outside(name); };
+    for (onnx::NodeProto& n : *body.mutable_node()) {
+      for (std::string& name : *n.mutable_input()) name = renamed(name);
+      const onnx::NodeProto before = n;
+      substitute_attributes(before, call, defaults, n);
+      for (onnx::AttributeProto& a : *n.mutable_attribute())
+        if (a.has_g()) rename_body(*a.mutable_g(), call, defaults, renamed);
+    }
+    for (onnx::ValueInfoProto& info : *body.mutable_output()) {
+      if (!own.count(info.name())) info.set_name(outside(info.name()));
     }
   }
 
@@ -160,12 +203,23 @@ class Inliner {
   std::map<Key, const onnx::FunctionProto*> functions_;
   std::set<std::string> taken_;
   std::unordered_map<std::string, int> suffixes_;
-  onnx::GraphProto out_;
   InlinedFunctions result_;
+  size_t nodes_ = 0;
   size_t calls_ = 0;
 };
 
 }  // namespace
+
+int64_t take_node_opset(onnx::NodeProto& n, int64_t otherwise) {
+  auto& unknown = *n.GetReflection()->MutableUnknownFields(&n);
+  for (int i = 0; i < unknown.field_count(); ++i) {
+    if (unknown.field(i).number() != kNodeOpset || unknown.field(i).type() != google::protobuf::UnknownField::TYPE_VARINT) continue;
+    const auto opset = static_cast<int64_t>(unknown.field(i).varint());
+    unknown.DeleteSubrange(i, 1);
+    return opset;
+  }
+  return otherwise;
+}
 
 InlinedFunctions inline_functions(onnx::ModelProto& model, int64_t opset) {
   return Inliner(model, opset).run(*model.mutable_graph());

@@ -11,13 +11,16 @@ namespace ds {
 
 struct InlinedFunctions {
   bool any = false;
-  // Per node of the graph, the version of domain ai.onnx it follows: a function brings its own.
-  std::vector<int64_t> opsets;
+  std::vector<int64_t> opsets;  // versions of domain ai.onnx that functions brought along
 };
 
-// Works on the model in place. Inner values and nodes are named after the call. Throws bad data for
+// Works on the model in place, bodies of control-flow nodes included. Inner values and nodes are named after the call. Throws bad data for
 // functions that call themselves, in however many steps, and for bodies that do not fit their call;
 // kUnsupported when the result would be absurdly large. `opset`: that of the model.
 InlinedFunctions inline_functions(onnx::ModelProto& model, int64_t opset);
+
+// The version of domain ai.onnx that a node follows: that of the function it came from, else
+// `otherwise`. The mark is taken off the node.
+int64_t take_node_opset(onnx::NodeProto& node, int64_t otherwise);
 
 }  // namespace ds

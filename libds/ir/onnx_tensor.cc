@@ -9,17 +9,13 @@ namespace ds {
 static_assert(std::endian::native == std::endian::little, "raw_data is little endian and copied as it is");
 
 DType dtype_from_onnx(int32_t data_type) {
-  constexpr int32_t kLastKnownToOnnx = 26;
-  static constexpr std::string_view kNames[kLastKnownToOnnx + 1] = {
-      "undefined", "", "", "", "", "", "", "", "string", "", "", "", "", "", "complex64", "complex128", "",
-      "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4", "int4", "float4e2m1", "float8e8m0",
-      "uint2", "int2"};
+  constexpr int32_t kLastKnownToOnnx = 26, kComplex64 = 14, kComplex128 = 15;
   if (data_type == 0) bad_data("element type is undefined");
   if (data_type < 0 || data_type > kLastKnownToOnnx) bad_data("unknown element type {}", data_type);
-  const auto dtype = static_cast<DType>(data_type);
-  if (!dtype_known(data_type) || dtype_size(dtype) == 0)
-    fail(ExitCode::kUnsupported, "element type {} is not supported", kNames[data_type]);
-  return dtype;
+  if (data_type == kComplex64 || data_type == kComplex128)
+    fail(ExitCode::kUnsupported, "element type complex{} is not supported", data_type == kComplex64 ? 64 : 128);
+  DS_CHECK(dtype_known(data_type));
+  return static_cast<DType>(data_type);
 }
 
 namespace {
@@ -56,6 +52,30 @@ Tensor typed(const Field& field, DType dtype, Shape shape, int64_t numel, Copy c
   return out;
 }
 
+// 8-bit floats and packed types: a byte of the tensor's memory in each number.
+template <typename Fields>
+Tensor from_bytes_in_ints(const Fields& t, DType dtype, Shape shape) {
+  if (!is_float8(dtype) && !is_packed(dtype)) fail(ExitCode::kInternal, "no field holds {}", dtype_name(dtype));
+  const size_t bytes = Tensor::packed_bytes(dtype, checked_numel(shape));
+  const auto& data = t.int32_data();
+  if (static_cast<size_t>(data.size()) != bytes)
+    bad_data("has {} bytes of data, its shape {} of {} needs {}", data.size(), shape_string(shape), dtype_name(dtype), bytes);
+  Tensor out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
+  auto* to = static_cast<uint8_t*>(out.mutable_raw());
+  for (size_t i = 0; i < bytes; ++i) {
+    const auto x = data.Get(static_cast<int>(i));
+    if (x < -128 || x > 255) bad_data("element {} is {}, which is not a byte", i, x);
+    to[i] = static_cast<uint8_t>(x);
+  }
+  return out;
+}
+
+Tensor from_strings(const onnx::TensorProto& t, Shape shape, int64_t numel) {
+  if (t.string_data_size() != numel)
+    bad_data("has {} strings, its shape {} needs {}", t.string_data_size(), shape_string(shape), numel);
+  return Tensor::of_strings(std::move(shape), {t.string_data().begin(), t.string_data().end()});
+}
+
 // `t`: a message or PayloadFields.
 template <typename Fields>
 Tensor from_typed_fields(const Fields& t, DType dtype, Shape shape, int64_t numel) {
@@ -77,7 +97,7 @@ Tensor from_typed_fields(const Fields& t, DType dtype, Shape shape, int64_t nume
     case DType::kBool: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(bool{}));
     case DType::kF16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(f16{}));
     case DType::kBF16: return typed(t.int32_data(), dtype, std::move(shape), numel, copy_as(bf16{}));
-    default: fail(ExitCode::kInternal, "no field holds {}", dtype_name(dtype));
+    default: return from_bytes_in_ints(t, dtype, std::move(shape));
   }
 }
 
@@ -91,10 +111,12 @@ Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
   const DType dtype = dtype_from_onnx(t.data_type());
   Shape shape(t.dims().begin(), t.dims().end());
   const int64_t numel = checked_numel(shape);
-  const int64_t bytes = checked_mul(numel, static_cast<int64_t>(dtype_size(dtype)));
+  checked_mul(numel, static_cast<int64_t>(dtype_bits(dtype)));
+  const auto bytes = static_cast<int64_t>(Tensor::packed_bytes(dtype, numel));
   if (t.has_segment()) fail(ExitCode::kUnsupported, "segmented tensors are not supported");
   const Payloads* const taken_out = files.payloads();
   const wire::Payload* const payload = taken_out != nullptr ? taken_out->find(t) : nullptr;
+  if (dtype == DType::kString) return from_strings(t, std::move(shape), numel);
   Tensor out;
   if (t.data_location() == onnx::TensorProto::EXTERNAL) {
     out = files.read(t, dtype, std::move(shape));
@@ -132,6 +154,11 @@ void tensor_to_onnx(const Tensor& tensor, onnx::TensorProto& proto) {
   proto.set_data_type(static_cast<int32_t>(tensor.dtype()));
   proto.clear_dims();
   for (int64_t d : tensor.shape()) proto.add_dims(d);
+  if (tensor.dtype() == DType::kString) {
+    for (const std::string& s : tensor.strings()) proto.add_string_data(s);
+    return;
+  }
+  DS_CHECK(!is_object(tensor.dtype()));
   proto.set_raw_data(tensor.numel() > 0 ? std::string(static_cast<const char*>(tensor.raw()), tensor.bytes())
                                         : std::string());
 }

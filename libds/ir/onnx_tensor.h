@@ -16,8 +16,8 @@
 
 namespace ds {
 
-// Element type by its ONNX number. Types ONNX defines and this library does not hold are
-// unsupported; other numbers are bad data. Strings are unsupported.
+// Element type by its ONNX number. Types ONNX defines and this library does not hold (complex numbers)
+// are unsupported; other numbers are bad data.
 DType dtype_from_onnx(int32_t data_type);
 
 // Files a model keeps tensor data in. They must lie in the model's folder or below it: relative

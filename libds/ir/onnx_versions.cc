@@ -372,8 +372,8 @@ OpsetNeed least_opset(const Graph& graph) {
   OpsetNeed most;
   for (NodeId id : graph.order()) {
     const Node& n = graph.node(id);
-    if (!n.domain.empty()) continue;
-    const int64_t need = node_needs(graph, n);
+    int64_t need = n.domain.empty() ? node_needs(graph, n) : kOldestOpset;
+    for (const auto& [attr, body] : bodies_of(n)) need = std::max(need, least_opset(*body).opset);
     if (need > most.opset) most = {need, id};
   }
   return most;
@@ -381,8 +381,14 @@ OpsetNeed least_opset(const Graph& graph) {
 
 void downgrade_graph(Graph& graph, int64_t opset) {
   Rewriter rw(graph);
-  for (NodeId id : graph.order())
+  for (NodeId id : graph.order()) {
+    for (const auto& [attr, body] : bodies_of(graph.node(id))) {
+      auto lowered = std::make_shared<Graph>(*body);
+      downgrade_graph(*lowered, opset);
+      rw.set_attr(id, attr, std::shared_ptr<const Graph>(std::move(lowered)));
+    }
     if (graph.node(id).domain.empty()) downgrade_node(rw, id, opset);
+  }
 }
 
 int64_t ir_version_of_opset(int64_t opset) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "libds/ir/rewriter.h"
+#include "libds/ir/widened_kernel.h"
 
 namespace ds {
 
@@ -53,6 +54,38 @@ void InferContext::set_output(size_t i, DType dtype, std::optional<Dims> dims) {
   if (id == kNone) return;
   rewriter_.set_type(id, dtype, std::move(dims));
   rewriter_.set_known_ints(id, std::nullopt);
+}
+
+void InferContext::set_output(size_t i, ValueType type) {
+  const ValueId id = node().output(i);
+  if (id == kNone) return;
+  rewriter_.set_type(id, std::move(type));
+  rewriter_.set_known_ints(id, std::nullopt);
+}
+
+std::vector<ValueType> InferContext::infer_body(std::string_view attr, std::vector<ValueType> inputs) {
+  const std::shared_ptr<const Graph> body = node().attr_graph(attr);
+  if (body == nullptr) error("attribute '{}' is missing", attr);
+  auto typed = std::make_shared<Graph>(*body);
+  for (size_t i = node().own_inputs(); i < node().inputs.size(); ++i) inputs.push_back(input(i).type());
+  if (typed->inputs().size() != inputs.size())
+    error("body '{}' has {} inputs, expected {}", attr, typed->inputs().size() - node().captured, inputs.size() - node().captured);
+  Rewriter rw(*typed);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    // What is not known here may have been declared in the body.
+    const ValueId id = typed->inputs()[i];
+    const ValueType declared = typed->value(id).type();
+    ValueType given = typed->translate(graph_, inputs[i]);
+    if (given.dtype == DType::kUndefined) given.dtype = declared.dtype;
+    if (!given.dims && !is_container(given.dtype)) given.dims = declared.dims;
+    if (given.element == nullptr) given.element = declared.element;
+    rw.set_type(id, std::move(given));
+  }
+  with_context([&] { return fmt::format("body '{}'", attr); }, [&] { rw.infer_all(); });
+  std::vector<ValueType> outputs;
+  for (ValueId id : typed->outputs()) outputs.push_back(graph_.translate(*typed, typed->value(id).type()));
+  rewriter_.set_attr(id_, attr, std::shared_ptr<const Graph>(std::move(typed)));
+  return outputs;
 }
 
 void InferContext::set_output_ints(size_t i, Dims ints) {
@@ -114,7 +147,8 @@ ValueId GradContext::sum_to(ValueId d, const Shape& target) {
 void OpRegistry::add(OpDef def) {
   const auto key = std::make_pair(def.domain, def.name);
   DS_CHECK(ops_.count(key) == 0);
-  ops_.emplace(key, std::make_unique<OpDef>(std::move(def)));
+  const auto [entry, added] = ops_.emplace(key, std::make_unique<OpDef>(std::move(def)));
+  add_widened_kernel(*entry->second);
 }
 
 const OpDef* OpRegistry::find(std::string_view domain, std::string_view name) const {

@@ -41,6 +41,10 @@ class InferContext {
 
   // An output that is not wanted (kNone) is skipped. `dims` nullopt: rank unknown.
   void set_output(size_t i, DType dtype, std::optional<Dims> dims = std::nullopt);
+  void set_output(size_t i, ValueType type);
+  // Types a body anew: its inputs become `inputs` (the captured ones are added here), everything behind
+  // them is inferred. Returns the types of its outputs, in this graph's symbols.
+  std::vector<ValueType> infer_body(std::string_view attr, std::vector<ValueType> inputs);
   void set_output_ints(size_t i, Dims ints);
 
   // Bad model: `message` gains the node's label in front.
@@ -135,6 +139,8 @@ struct OpDef {
   uint32_t shape_inputs = 0;
   // Draws random numbers or has side effects: never folded, never merged.
   bool stateful = false;
+  // Operators with bodies: types of the inputs of body `attr`, without the captured ones.
+  std::function<std::vector<ValueType>(const Graph&, const Node&, std::string_view attr)> body_inputs;
 };
 
 class OpRegistry {

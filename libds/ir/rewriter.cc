@@ -99,8 +99,17 @@ void Rewriter::set_constant(ValueId id, std::shared_ptr<const Tensor> tensor) {
 void Rewriter::clear_constant(ValueId id) { value(id).constant.reset(); }
 
 void Rewriter::set_type(ValueId id, DType dtype, std::optional<Dims> dims) {
-  value(id).dtype = dtype;
-  value(id).dims = std::move(dims);
+  Value& v = value(id);
+  if (v.dtype != dtype) v.element.reset();
+  v.dtype = dtype;
+  v.dims = std::move(dims);
+}
+
+void Rewriter::set_type(ValueId id, ValueType type) {
+  Value& v = value(id);
+  v.dtype = type.dtype;
+  v.dims = std::move(type.dims);
+  v.element = std::move(type.element);
 }
 
 void Rewriter::set_known_ints(ValueId id, std::optional<Dims> ints) { value(id).ints = std::move(ints); }
@@ -161,7 +170,19 @@ void Rewriter::set_input(NodeId id, size_t index, ValueId v) {
   drop_user(n.inputs[index], id);
   n.inputs[index] = v;
   add_user(v, id);
+  if (n.captured > 0) return;
   while (!n.inputs.empty() && n.inputs.back() == kNone) n.inputs.pop_back();
+}
+
+void Rewriter::set_captured(NodeId id, std::vector<ValueId> values) {
+  Node& n = node(id);
+  for (size_t i = n.own_inputs(); i < n.inputs.size(); ++i) drop_user(n.inputs[i], id);
+  n.inputs.resize(n.own_inputs());
+  n.captured = values.size();
+  for (ValueId v : values) {
+    n.inputs.push_back(v);
+    add_user(v, id);
+  }
 }
 
 void Rewriter::set_attr(NodeId id, std::string_view key, Attribute v) {
@@ -205,6 +226,7 @@ void Rewriter::erase_node(NodeId id) {
   if (before_ == id) before_ = n.next;
   unlink(id);
   n.inputs.clear();
+  n.captured = 0;
   n.outputs.clear();
   n.attrs.clear();
   n.alive = false;

@@ -31,7 +31,8 @@ class Rewriter {
   ValueId add_value(std::string_view name);
   void set_constant(ValueId id, std::shared_ptr<const Tensor> tensor);  // dtype and dims follow
   void clear_constant(ValueId id);
-  void set_type(ValueId id, DType dtype, std::optional<Dims> dims);
+  void set_type(ValueId id, DType dtype, std::optional<Dims> dims);  // a container keeps its element type
+  void set_type(ValueId id, ValueType type);
   void set_known_ints(ValueId id, std::optional<Dims> ints);
   void rename_value(ValueId id, std::string_view name);  // made unique if taken
   void set_opaque(ValueId id, std::string opaque);
@@ -46,6 +47,8 @@ class Rewriter {
   // Adds a complete node as it is (importer): inputs and outputs must be valid ids; no inference.
   NodeId add_raw_node(Node node);
   void set_input(NodeId node, size_t index, ValueId value);  // grows the input list as needed
+  // Makes the node's last inputs, those its bodies capture, `values`; the bodies are the caller's.
+  void set_captured(NodeId node, std::vector<ValueId> values);
   void set_attr(NodeId node, std::string_view key, Attribute value);
   void erase_attr(NodeId node, std::string_view key);
   void set_name(NodeId node, std::string_view name);

@@ -1,5 +1,6 @@
 #include "libds/mem/tensor.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -9,6 +10,15 @@ std::string shape_string(std::span<const int64_t> shape) {
   if (shape.empty()) return "scalar";
   return fmt::format("{}", fmt::join(shape, "x"));
 }
+
+namespace {
+
+size_t checked_bytes(DType dtype, int64_t numel) {
+  checked_mul(numel, static_cast<int64_t>(dtype_bits(dtype)));
+  return Tensor::packed_bytes(dtype, numel);
+}
+
+}  // namespace
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, Tier tier) {
   constexpr size_t kAlignment = 64;
@@ -31,6 +41,22 @@ std::shared_ptr<Buffer> Buffer::borrow(const void* data, size_t bytes, std::shar
   return buffer;
 }
 
+namespace {
+
+template <typename T>
+std::shared_ptr<Buffer> objects(size_t count) {
+  auto storage = std::make_shared<std::vector<T>>(count);
+  T* data = storage->data();
+  return Buffer::borrow(data, count * sizeof(T), std::move(storage));
+}
+
+}  // namespace
+
+std::shared_ptr<Buffer> Buffer::of_objects(DType dtype, size_t count) {
+  DS_CHECK(is_object(dtype));
+  return dtype == DType::kString ? objects<std::string>(count) : objects<Tensor>(count);
+}
+
 Buffer::~Buffer() {
   if (owner_ || data_ == nullptr) return;
   charge_tier(tier_, -static_cast<int64_t>(bytes_));
@@ -39,26 +65,46 @@ Buffer::~Buffer() {
 
 Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<Buffer> buffer, size_t offset)
     : dtype_(dtype), shape_(std::move(shape)), numel_(checked_numel(shape_)), buffer_(std::move(buffer)) {
-  DS_CHECK(buffer_ != nullptr && dtype_size(dtype_) > 0);
-  const int64_t bytes_needed = checked_mul(numel_, static_cast<int64_t>(dtype_size(dtype_)));
-  DS_CHECK(offset + static_cast<size_t>(bytes_needed) <= buffer_->bytes());
+  DS_CHECK(buffer_ != nullptr && (dtype_bits(dtype_) > 0 || is_object(dtype_)));
+  DS_CHECK(offset + checked_bytes(dtype_, numel_) <= buffer_->bytes());
   data_ = buffer_->data() + offset;
 }
 
 Tensor Tensor::empty(DType dtype, Shape shape, Tier tier) {
-  const int64_t bytes = checked_mul(checked_numel(shape), static_cast<int64_t>(dtype_size(dtype)));
-  return Tensor(dtype, std::move(shape), Buffer::allocate(static_cast<size_t>(bytes), tier));
+  const int64_t numel = checked_numel(shape);
+  if (is_object(dtype)) return Tensor(dtype, std::move(shape), Buffer::of_objects(dtype, static_cast<size_t>(numel)));
+  return Tensor(dtype, std::move(shape), Buffer::allocate(checked_bytes(dtype, numel), tier));
 }
 
 Tensor Tensor::zeros(DType dtype, Shape shape, Tier tier) {
   Tensor t = empty(dtype, std::move(shape), tier);
-  std::memset(t.mutable_raw(), 0, t.bytes());
+  if (!is_object(dtype)) std::memset(t.mutable_raw(), 0, t.bytes());
   return t;
 }
 
 Tensor Tensor::wrap(DType dtype, Shape shape, void* data) {
-  const int64_t bytes = checked_mul(checked_numel(shape), static_cast<int64_t>(dtype_size(dtype)));
-  return Tensor(dtype, std::move(shape), Buffer::borrow(data, static_cast<size_t>(bytes), nullptr));
+  const size_t bytes = checked_bytes(dtype, checked_numel(shape));
+  return Tensor(dtype, std::move(shape), Buffer::borrow(data, bytes, nullptr));
+}
+
+Tensor Tensor::of_strings(Shape shape, std::vector<std::string> values) {
+  Tensor t = empty(DType::kString, std::move(shape));
+  DS_CHECK(static_cast<int64_t>(values.size()) == t.numel());
+  std::move(values.begin(), values.end(), t.strings().begin());
+  return t;
+}
+
+Tensor Tensor::sequence(std::vector<Tensor> items) {
+  Tensor t = empty(DType::kSequence, {static_cast<int64_t>(items.size())});
+  std::move(items.begin(), items.end(), t.items().begin());
+  return t;
+}
+
+Tensor Tensor::optional_of(Tensor item) {
+  if (!item.defined()) return empty(DType::kOptional, {0});
+  Tensor t = empty(DType::kOptional, {1});
+  t.items()[0] = std::move(item);
+  return t;
 }
 
 Tensor Tensor::reshaped(Shape shape) const {
@@ -75,13 +121,22 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
   const int64_t row = shape_[0] == 0 ? 0 : numel_ / shape_[0];
   t.shape_[0] = end - begin;
   t.numel_ = row * (end - begin);
-  t.data_ = data_ + static_cast<size_t>(begin * row) * dtype_size(dtype_);
+  if (is_object(dtype_)) {
+    const size_t object = dtype_ == DType::kString ? sizeof(std::string) : sizeof(Tensor);
+    t.data_ = data_ + static_cast<size_t>(begin * row) * object;
+  } else {
+    const size_t bits = static_cast<size_t>(begin * row) * dtype_bits(dtype_);
+    DS_CHECK(bits % 8 == 0);  // a packed row that starts inside a byte has no address
+    t.data_ = data_ + bits / 8;
+  }
   return t;
 }
 
 Tensor Tensor::clone(Tier tier) const {
   Tensor t = empty(dtype_, shape_, tier);
-  if (numel_ > 0) std::memcpy(t.mutable_raw(), transient().raw(), bytes());
+  if (dtype_ == DType::kString) std::copy(strings().begin(), strings().end(), t.strings().begin());
+  else if (is_container(dtype_)) std::copy(items().begin(), items().end(), t.items().begin());
+  else if (numel_ > 0) std::memcpy(t.mutable_raw(), transient().raw(), bytes());
   return t;
 }
 
@@ -93,12 +148,46 @@ Tensor Tensor::transient() const {
   return t;
 }
 
+Tensor Tensor::unpacked() const {
+  if (!is_packed(dtype_)) return *this;
+  const bool is_signed = dtype_ == DType::kI4 || dtype_ == DType::kI2;
+  const auto bits = static_cast<int>(dtype_bits(dtype_));
+  const int per_byte = 8 / bits;
+  Tensor out = empty(is_signed ? DType::kI8 : DType::kU8, shape_);
+  const auto* from = static_cast<const uint8_t*>(raw());
+  auto* to = static_cast<uint8_t*>(out.mutable_raw());
+  for (int64_t i = 0; i < numel_; ++i) {
+    const auto x = static_cast<uint8_t>((from[i / per_byte] >> (bits * (i % per_byte))) & ((1 << bits) - 1));
+    to[i] = is_signed && (x >> (bits - 1)) ? static_cast<uint8_t>(x | (0xff << bits)) : x;
+  }
+  return out;
+}
+
+Tensor Tensor::pack_as(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  DS_CHECK(is_packed(dtype) && dtype_size(dtype_) == 1);
+  const auto bits = static_cast<int>(dtype_bits(dtype));
+  const int per_byte = 8 / bits;
+  Tensor out = zeros(dtype, shape_);
+  const auto* from = static_cast<const uint8_t*>(raw());
+  auto* to = static_cast<uint8_t*>(out.mutable_raw());
+  for (int64_t i = 0; i < numel_; ++i)
+    to[i / per_byte] |= static_cast<uint8_t>((from[i] & ((1 << bits) - 1)) << (bits * (i % per_byte)));
+  return out;
+}
+
 Tensor Tensor::cast(DType dtype) const {
   if (dtype == dtype_) return clone();
   Tensor out = empty(dtype, shape_);
+  cast_into(out);
+  return out;
+}
+
+void Tensor::cast_into(Tensor& out) const {
+  DS_CHECK(out.shape_ == shape_);
   const bool known = dispatch_dtype(dtype_, [&](auto from_tag) {
     using From = decltype(from_tag);
-    dispatch_dtype(dtype, [&](auto to_tag) {
+    const bool target_known = dispatch_dtype(out.dtype_, [&](auto to_tag) {
       using To = decltype(to_tag);
       const From* from = data<From>();
       To* to = out.mutable_data<To>();
@@ -110,9 +199,9 @@ Tensor Tensor::cast(DType dtype) const {
         else to[i] = static_cast<To>(from[i]);
       }
     });
+    DS_CHECK(target_known);
   });
   DS_CHECK(known);
-  return out;
 }
 
 std::vector<int64_t> Tensor::to_ints() const {
@@ -129,8 +218,13 @@ std::vector<double> Tensor::to_doubles() const {
 }
 
 bool Tensor::equal_bits(const Tensor& other) const {
-  return dtype_ == other.dtype_ && shape_ == other.shape_ &&
-         (numel_ == 0 || std::memcmp(raw(), other.raw(), bytes()) == 0);
+  if (dtype_ != other.dtype_ || shape_ != other.shape_) return false;
+  if (numel_ == 0) return true;
+  if (dtype_ == DType::kString) return std::equal(strings().begin(), strings().end(), other.strings().begin());
+  if (is_container(dtype_))
+    return std::equal(items().begin(), items().end(), other.items().begin(),
+                      [](const Tensor& a, const Tensor& b) { return a.equal_bits(b); });
+  return std::memcmp(raw(), other.raw(), bytes()) == 0;
 }
 
 }  // namespace ds

@@ -4,6 +4,10 @@
 // all of this is host memory. Buffers are 64-byte aligned unless they point into a mapped file; then they
 // are aligned to their elements, which is all that kernels may count on.
 // An undefined Tensor (default-constructed) stands for an omitted optional input.
+//
+// Packed types (4 and 2 bits) fill bytes from the low bits up, over the flattened tensor, as in ONNX
+// files. Object types hold C++ objects instead of numbers: kString tensors std::string; a sequence is
+// a rank-1 kSequence tensor of Tensor; an optional a kOptional one with no element or one.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +42,8 @@ class Buffer {
   // must give the same bytes every time and may run in any thread. What it throws leaves the access.
   using Fill = std::function<void(std::byte*)>;
   static std::shared_ptr<Buffer> deferred(size_t bytes, Fill fill);
+  // `count` default-constructed objects of an object dtype (Tensor::empty calls it).
+  static std::shared_ptr<Buffer> of_objects(DType dtype, size_t count);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -81,6 +87,9 @@ class Tensor {
   static Tensor of(Shape shape, std::initializer_list<T> values) {
     return of(std::move(shape), std::span<const T>(values.begin(), values.size()));
   }
+  static Tensor of_strings(Shape shape, std::vector<std::string> values);
+  static Tensor sequence(std::vector<Tensor> items);
+  static Tensor optional_of(Tensor item);  // an undefined `item`: the empty optional
   template <typename T>
   static Tensor scalar(T value) { return of<T>(Shape{}, std::span<const T>(&value, 1)); }
   template <typename T>
@@ -92,7 +101,9 @@ class Tensor {
   int64_t rank() const { return static_cast<int64_t>(shape_.size()); }
   int64_t dim(int64_t i) const { return shape_[static_cast<size_t>(i < 0 ? i + rank() : i)]; }
   int64_t numel() const { return numel_; }
-  size_t bytes() const { return static_cast<size_t>(numel_) * dtype_size(dtype_); }
+  size_t bytes() const { return packed_bytes(dtype_, numel_); }
+  // Bytes that `numel` elements take; 0 for objects.
+  static size_t packed_bytes(DType dtype, int64_t numel) { return (static_cast<size_t>(numel) * dtype_bits(dtype) + 7) / 8; }
 
   const void* raw() const { return mutable_raw(); }
   void* mutable_raw() const {
@@ -111,6 +122,13 @@ class Tensor {
   }
   template <typename T>
   std::span<const T> span() const { return {data<T>(), static_cast<size_t>(numel_)}; }
+  // Elements of a kString tensor.
+  std::span<std::string> strings() const { return {mutable_data<std::string>(), static_cast<size_t>(numel_)}; }
+  // Elements of a sequence or an optional.
+  std::span<Tensor> items() const {
+    DS_CHECK(is_container(dtype_));
+    return {reinterpret_cast<Tensor*>(data_), static_cast<size_t>(numel_)};
+  }
 
   // Same elements under another shape of equal size.
   Tensor reshaped(Shape shape) const;
@@ -122,11 +140,16 @@ class Tensor {
   Tensor transient() const;
   // Element-wise conversion (C++ conversion rules; floats to integers truncate).
   Tensor cast(DType dtype) const;
+  void cast_into(Tensor& to) const;  // of the same shape, and not this tensor
+  // Packed integers one to a byte (i8, u8; float4 as its bits, u8), and back. unpacked() of other
+  // types is the tensor itself; pack_as() takes what unpacked() gives.
+  Tensor unpacked() const;
+  Tensor pack_as(DType dtype) const;
   // Content as 64-bit integers; integer and bool tensors only.
   std::vector<int64_t> to_ints() const;
   // Content as doubles, any numeric dtype.
   std::vector<double> to_doubles() const;
-  // Same dtype, shape and bytes.
+  // Same dtype, shape and bytes (objects: equal strings, items that are equal_bits).
   bool equal_bits(const Tensor& other) const;
 
   const std::shared_ptr<Buffer>& buffer() const { return buffer_; }

@@ -40,6 +40,7 @@ void register_all_ops(OpRegistry& registry) {
   register_draw_ops(registry);
   register_det_ops(registry);
   register_observe_ops(registry);
+  register_control_flow_ops(registry);
 }
 
 }  // namespace ds

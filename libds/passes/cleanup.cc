@@ -67,12 +67,8 @@ int64_t tensor_bytes(const Value& v) {
   return checked_mul(checked_numel(concrete(*v.dims)), static_cast<int64_t>(dtype_size(v.dtype)));
 }
 
-bool has_subgraph(const Node& n) {
-  return std::any_of(n.attrs.begin(), n.attrs.end(), [](const auto& a) { return std::holds_alternative<std::shared_ptr<Graph>>(a.second); });
-}
-
 bool foldable(const Graph& graph, const Node& n, const std::vector<char>& is_state) {
-  if (n.def == nullptr || n.def->stateful || has_subgraph(n)) return false;
+  if (n.def == nullptr || n.def->stateful || n.has_bodies()) return false;
   if (n.is("DequantizeLinear")) return false;
   int64_t in_bytes = 0, out_bytes = 0;
   for (ValueId in : n.inputs) {
@@ -108,7 +104,10 @@ void replace_by_constant(Rewriter& rw, ValueId out, Tensor content) {
 
 std::string bits_key(const Tensor& t) {
   std::string key = fmt::format("{}:{}:", dtype_name(t.dtype()), shape_string(t.shape()));
-  if (t.bytes() > 0) key.append(static_cast<const char*>(t.raw()), t.bytes());
+  if (t.dtype() == DType::kString)
+    for (const std::string& s : t.strings()) key += fmt::format("{}:{},", s.size(), s);
+  else if (is_object(t.dtype())) key += fmt::format("@{}", t.raw());  // never equal to another
+  else if (t.bytes() > 0) key.append(static_cast<const char*>(t.raw()), t.bytes());
   return key;
 }
 
@@ -142,7 +141,7 @@ std::string expression_key(const Graph& graph, const Node& n, const std::vector<
         return s;
       }
       std::string operator()(const Tensor& t) const { return bits_key(t); }
-      std::string operator()(const std::shared_ptr<Graph>&) const { return {}; }  // has_subgraph nodes are never merged
+      std::string operator()(const std::shared_ptr<const Graph>&) const { return {}; }  // nodes with bodies are never merged
     };
     key += std::visit(Writer{}, attribute);
   }
@@ -216,7 +215,7 @@ bool merge_common_subexpressions(Rewriter& rw, PassContext&) {
   bool changed = false;
   for (NodeId id : graph.order()) {
     const Node& n = graph.node(id);
-    if (n.def == nullptr || n.def->stateful || has_subgraph(n)) continue;
+    if (n.def == nullptr || n.def->stateful || n.has_bodies()) continue;
     const auto [it, fresh] = seen.emplace(expression_key(graph, n, is_state), id);
     if (!fresh) changed |= merge_into(rw, id, it->second);
   }

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "libds/base/parallel.h"
 #include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
+#include "libds/run/body_runner.h"
 #include "libds/run/executor.h"
 
 namespace ds {
@@ -30,7 +32,8 @@ std::shared_ptr<Graph> lowered_copy(const Graph& graph) {
 class EagerExecutor final : public Executor {
  public:
   EagerExecutor(std::shared_ptr<const Graph> graph, const CompileOptions& options)
-      : graph_(lowered_copy(*graph)), rewriter_(*graph_), options_(options), order_(graph_->order()) {
+      : original_(lowered_copy(*graph)), graph_(std::make_shared<Graph>(*original_)), rewriter_(*graph_), options_(options),
+        order_(graph_->order()) {
     init_states(*graph_);
     is_state_.assign(graph_->value_capacity(), 0);
     for (size_t i = 0; i < graph_->states().size(); ++i) is_state_[static_cast<size_t>(graph_->states()[i].value)] = 1;
@@ -134,8 +137,9 @@ class EagerExecutor final : public Executor {
       b.inputs.push_back(std::move(desc));
       b.shape_contents.push_back(std::move(content));
     }
-    rewriter_.infer(id);
+    if (!n.has_bodies()) rewriter_.infer(id);  // bodies make their own outputs
     KernelQuery query = make_query(*graph_, id, is_state_, options_);
+    query.body_runner = [this](const Node& node, std::string_view attr) { return body_runner(node, attr); };
     for (const TensorDesc& d : query.outputs) b.outputs.push_back(d);
     if (!n.def->is_view) b.kernel = select_kernel(*n.def, query).def->create(query);
     for (ValueId in : n.inputs)  // contents shown for this node only
@@ -143,6 +147,18 @@ class EagerExecutor final : public Executor {
     return b;
   }
 
+  // One per body, whatever shapes come. The body as it was given: that of the private copy would be
+  // typed for one set of shapes.
+  std::shared_ptr<BodyRunner> body_runner(const Node& node, std::string_view attr) {
+    auto& runner = runners_[{&node - &graph_->node(0), std::string(attr)}];
+    if (runner == nullptr) {
+      const Node& given = original_->node(static_cast<NodeId>(&node - &graph_->node(0)));
+      runner = make_body_runner(given.attr_graph(attr), options_);
+    }
+    return runner;
+  }
+
+  const std::shared_ptr<const Graph> original_;
   std::shared_ptr<Graph> graph_;  // a private copy: inference writes types into it
   Rewriter rewriter_;
   CompileOptions options_;
@@ -150,6 +166,7 @@ class EagerExecutor final : public Executor {
   std::vector<char> is_state_, fixed_;  // by value
   std::vector<NodeId> last_reader_;     // by value; kNone: keep
   std::vector<BoundNode> bound_;        // by node
+  std::map<std::pair<std::ptrdiff_t, std::string>, std::shared_ptr<BodyRunner>> runners_;  // by node and body
 };
 
 }  // namespace

@@ -26,8 +26,13 @@ void check_inputs(const Graph& graph, std::span<const Tensor> inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Value& v = graph.value(graph.inputs()[i]);
     if (!inputs[i].defined()) bad_data("input '{}' is missing", v.name);
-    if (inputs[i].dtype() != v.dtype)
+    if (v.dtype != DType::kUndefined && inputs[i].dtype() != v.dtype)
       bad_data("input '{}' has type {}, the model expects {}", v.name, dtype_name(inputs[i].dtype()), dtype_name(v.dtype));
+    if (is_container(v.dtype) && v.element && v.element->dtype != DType::kUndefined) {
+      for (const Tensor& item : inputs[i].items())
+        if (item.dtype() != v.element->dtype)
+          bad_data("input '{}' holds {}, the model expects {}", v.name, dtype_name(item.dtype()), graph.type_string(v.type()));
+    }
     if (!v.dims) continue;
     bool fits = v.dims->size() == inputs[i].shape().size();
     for (size_t d = 0; fits && d < v.dims->size(); ++d)

@@ -33,33 +33,47 @@ Session::Entry& Session::entry(std::span<const Shape> shapes) {
   }
   Entry e;
   e.shapes.assign(shapes.begin(), shapes.end());
+  entries_.push_front(std::move(e));
+  if (entries_.size() > options_.cached_plans) entries_.pop_back();
+  return entries_.front();
+}
+
+// Gives the entry the executor it should have by now.
+void Session::prepare(Entry& e) {
+  ++e.seen;
+  if (e.plan || (e.executor && e.seen != options_.plan_after)) return;
   CompileOptions compile_options;
   compile_options.threads = options_.threads;
   compile_options.layouts = options_.layouts;
+  compile_options.body_plans = options_.static_plan;
   if (!options_.static_plan) {
     e.eager_reason = "eager execution was asked for";
+  } else if (e.seen < options_.plan_after) {
+    e.eager_reason = "these shapes are new";
   } else {
     auto specialised = std::make_shared<Graph>(*graph_);
     Rewriter rw(*specialised);
-    specialize(rw, shapes, evaluate_node);
-    if (lower_nodes(rw)) specialize(rw, shapes, evaluate_node);  // what could not be lowered without its rank
+    specialize(rw, e.shapes, evaluate_node);
+    if (lower_nodes(rw)) specialize(rw, e.shapes, evaluate_node);  // what could not be lowered without its rank
     e.eager_reason = unplannable_reason(*specialised);
     if (e.eager_reason.empty()) {
       e.plan = compile(specialised, compile_options);
       e.executor = make_plan_executor(e.plan);
     }
   }
-  if (!e.executor) {
+  if (!e.plan) {
     log("plan", "no static plan: {}", e.eager_reason);
-    e.executor = make_eager_executor(graph_, compile_options);
+    if (!eager_) eager_ = make_eager_executor(graph_, compile_options);
+    e.executor = eager_;
   }
   if (profiling_) e.executor->enable_profile();
-  entries_.push_front(std::move(e));
-  if (entries_.size() > options_.cached_plans) entries_.pop_back();
-  return entries_.front();
 }
 
-std::shared_ptr<const Plan> Session::plan(std::span<const Shape> input_shapes) { return entry(input_shapes).plan; }
+std::shared_ptr<const Plan> Session::plan(std::span<const Shape> input_shapes) {
+  Entry& e = entry(input_shapes);
+  prepare(e);
+  return e.plan;
+}
 
 std::vector<Tensor> Session::run(std::span<const Tensor> inputs) {
   check_inputs(*graph_, inputs);
@@ -67,6 +81,7 @@ std::vector<Tensor> Session::run(std::span<const Tensor> inputs) {
   std::vector<Shape> shapes;
   for (const Tensor& t : inputs) shapes.push_back(t.shape());
   Entry& e = entry(shapes);
+  prepare(e);
   eager_reason_ = e.eager_reason;
   return e.executor->run(inputs);
 }

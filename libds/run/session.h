@@ -23,6 +23,7 @@ struct SessionOptions {
   bool static_plan = true; // false: always eager
   bool layouts = true;
   size_t cached_plans = 16;
+  int plan_after = 1;      // a plan is compiled when shapes come for the n-th time; until then, eager
 };
 
 class Session {
@@ -47,15 +48,18 @@ class Session {
  private:
   struct Entry {
     std::vector<Shape> shapes;
+    int seen = 0;
     std::shared_ptr<const Plan> plan;
-    std::unique_ptr<Executor> executor;
+    std::shared_ptr<Executor> executor;
     std::string eager_reason;
   };
   Entry& entry(std::span<const Shape> shapes);
+  void prepare(Entry& entry);
 
   std::shared_ptr<const Graph> graph_;  // after the pipeline
   SessionOptions options_;
   std::list<Entry> entries_;  // most recently used first
+  std::shared_ptr<Executor> eager_;  // one for all shapes
   std::string eager_reason_;
   bool profiling_ = false;
 };

@@ -1,0 +1,102 @@
+#include "libds/ir/widened_kernel.h"
+
+#include <algorithm>
+
+namespace ds {
+namespace {
+
+// The query with f32 for every 16-bit float. The widened constants are kept in `held`.
+KernelQuery widen(const KernelQuery& query, std::vector<std::shared_ptr<const Tensor>>& held) {
+  KernelQuery wide = query;
+  for (auto* list : {&wide.inputs, &wide.outputs})
+    for (TensorDesc& d : *list)
+      if (is_half(d.dtype)) d.dtype = DType::kF32;
+  held.assign(wide.constants.size(), nullptr);
+  for (size_t i = 0; i < wide.constants.size(); ++i) {
+    if (wide.constants[i] == nullptr || !is_half(wide.constants[i]->dtype())) continue;
+    held[i] = std::make_shared<const Tensor>(wide.constants[i]->cast(DType::kF32));
+    wide.constants[i] = held[i].get();
+  }
+  return wide;
+}
+
+bool has_half(const KernelQuery& query) {
+  const auto half = [](const TensorDesc& d) { return is_half(d.dtype); };
+  return std::any_of(query.inputs.begin(), query.inputs.end(), half) || std::any_of(query.outputs.begin(), query.outputs.end(), half);
+}
+
+class WidenedKernel final : public Kernel {
+ public:
+  WidenedKernel(const KernelQuery& query, const OpDef& op) : data_dependent_(op.data_dependent) {
+    const KernelQuery wide = widen(query, constants_);
+    inner_ = select_kernel(op, wide).def->create(wide);
+    for (const TensorDesc& d : query.outputs) outputs_.push_back(d.dtype);
+  }
+
+  size_t workspace_bytes() const override { return inner_->workspace_bytes(); }
+  size_t packed_bytes() const override {
+    size_t bytes = inner_->packed_bytes();
+    for (const auto& t : constants_) bytes += t ? t->bytes() : 0;
+    return bytes;
+  }
+
+  void run(const KernelContext& context) override {
+    std::vector<Tensor> inputs(context.input_count()), outputs(context.output_count());
+    std::vector<const Tensor*> in(inputs.size(), nullptr);
+    std::vector<Tensor*> out(outputs.size(), nullptr);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (!context.has_input(i)) continue;
+      in[i] = &context.input(i);
+      if (!is_half(in[i]->dtype())) continue;
+      if (i < constants_.size() && constants_[i]) {
+        in[i] = constants_[i].get();
+      } else {
+        inputs[i] = in[i]->cast(DType::kF32);
+        in[i] = &inputs[i];
+      }
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!context.has_output(i)) continue;
+      if (!is_half(outputs_[i])) {
+        out[i] = &context.output(i);
+        continue;
+      }
+      if (!data_dependent_) outputs[i] = Tensor::empty(DType::kF32, context.output(i).shape(), Tier::kActivations);
+      out[i] = &outputs[i];
+    }
+    inner_->run(KernelContext(in, out, context.workspace()));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!context.has_output(i) || !is_half(outputs_[i])) continue;
+      if (data_dependent_) context.allocate(i, outputs_[i], outputs[i].shape());
+      outputs[i].cast_into(context.output(i));
+    }
+  }
+
+ private:
+  const bool data_dependent_;
+  std::vector<std::shared_ptr<const Tensor>> constants_;  // widened; null where the input is not one
+  std::unique_ptr<Kernel> inner_;
+  std::vector<DType> outputs_;
+};
+
+}  // namespace
+
+void add_widened_kernel(OpDef& op) {
+  if (op.kernels.empty()) return;  // lowered
+  const OpDef* self = &op;
+  KernelDef k;
+  k.name = "widened";
+  k.decline = [self](const KernelQuery& query) -> std::string {
+    if (!has_half(query)) return "no 16-bit float among the operands";
+    std::vector<std::shared_ptr<const Tensor>> held;
+    const KernelQuery wide = widen(query, held);
+    for (const KernelDef& kernel : self->kernels)
+      if (why_declined(kernel, wide).empty()) return {};
+    return "no kernel takes it in f32 either";
+  };
+  k.create = [self](const KernelQuery& query) { return std::make_unique<WidenedKernel>(query, *self); };
+  k.takes_objects = k.takes_packed = true;  // if the other kernel does
+  op.kernels.push_back(std::move(k));
+}
+
+}  // namespace ds
