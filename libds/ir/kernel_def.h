@@ -118,7 +118,7 @@ struct KernelDef {
   // (elementwise of equal shapes, scalars aside, where padding stays zero).
   bool layout_agnostic = false;
   // Kernels see numbers of whole bytes only, unless they say that they know better: operands of object
-  // dtypes (strings, sequences, optionals), and of packed ones (4 and 2 bits).
+  // dtypes (strings, sequences, optionals), and of types for storage only (8-bit floats; 4 and 2 bits).
   bool takes_objects = false;
   bool takes_packed = false;
 };

@@ -270,6 +270,7 @@ class GraphReader {
         kept.push_back(a.name());  // only looked at, never run
         if (options_.files.payloads() != nullptr) options_.files.payloads()->put_back(a);
       } else if (type == onnx::AttributeProto::GRAPH) {
+        if (node.def == nullptr || !node.def->body_inputs) fail(ExitCode::kUnsupported, "attribute '{}' is a graph, which this operator does not take", a.name());
         Body body{a.name(), std::make_shared<Graph>(), nullptr};
         body.reader = std::make_unique<GraphReader>(*a.mutable_g(), options_, *body.graph, this);
         with_context([&] { return fmt::format("body '{}'", a.name()); }, [&] { body.reader->read(); });
@@ -286,7 +287,6 @@ class GraphReader {
     const auto it = bodies_.find(id);
     if (it == bodies_.end()) return;
     const Node& n = graph_.node(id);
-    if (n.def == nullptr || !n.def->body_inputs) fail(ExitCode::kUnsupported, "attribute '{}' is a graph, which this operator does not take", it->second[0].attr);
     for (Body& body : it->second) {
       with_context([&] { return fmt::format("body '{}'", body.attr); }, [&] {
         std::vector<ValueType> types = n.def->body_inputs(graph_, n, body.attr);
@@ -325,7 +325,7 @@ class GraphReader {
       declared_.insert_or_assign(info.name(), &info);
       if (std::find(inputs_.begin(), inputs_.end(), id) == inputs_.end()) rw_.set_opaque(id, value_skeleton(&info, nullptr));
     }
-    if (graph_.outputs().empty()) bad_data("the graph has no outputs");
+    if (graph_.outputs().empty() && outer_ == nullptr) bad_data("the graph has no outputs");
   }
 
   void check_arity(const Node& n) const {

@@ -212,6 +212,25 @@ std::vector<int64_t> Tensor::to_ints() const {
 }
 
 std::vector<double> Tensor::to_doubles() const {
+  std::vector<double> values(static_cast<size_t>(numel_));
+  const auto decode = [&](const Tensor& t, auto tag) {
+    const auto* bytes = static_cast<const uint8_t*>(t.raw());
+    for (size_t i = 0; i < values.size(); ++i) {
+      tag.bits = bytes[i];
+      values[i] = static_cast<float>(tag);
+    }
+    return values;
+  };
+  switch (dtype_) {
+    case DType::kF8E4M3FN: return decode(*this, f8e4m3fn());
+    case DType::kF8E4M3FNUZ: return decode(*this, f8e4m3fnuz());
+    case DType::kF8E5M2: return decode(*this, f8e5m2());
+    case DType::kF8E5M2FNUZ: return decode(*this, f8e5m2fnuz());
+    case DType::kF8E8M0: return decode(*this, f8e8m0());
+    case DType::kF4E2M1: return decode(unpacked(), f4e2m1());
+    default: break;
+  }
+  if (is_packed(dtype_)) return unpacked().to_doubles();
   const Tensor wide = dtype_ == DType::kF64 ? *this : cast(DType::kF64);
   const auto s = wide.span<double>();
   return {s.begin(), s.end()};

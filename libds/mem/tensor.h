@@ -147,7 +147,7 @@ class Tensor {
   Tensor pack_as(DType dtype) const;
   // Content as 64-bit integers; integer and bool tensors only.
   std::vector<int64_t> to_ints() const;
-  // Content as doubles, any numeric dtype.
+  // Content as doubles, any numeric dtype, those for storage included.
   std::vector<double> to_doubles() const;
   // Same dtype, shape and bytes (objects: equal strings, items that are equal_bits).
   bool equal_bits(const Tensor& other) const;

@@ -1,11 +1,11 @@
 // Operators with bodies: If, Loop, Scan. The body's runner does the work (ir/kernel_def.h); here is
 // what goes in, what comes out, and how results of the rounds are put together.
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
+#include "libds/ops/sequence.h"
 
 namespace ds {
 namespace {
@@ -42,23 +42,12 @@ Tensor stack(const std::vector<Tensor>& parts, int64_t axis, bool backwards) {
   axis = ops::normalize_axis(axis, first.rank() + 1);
   Shape shape = first.shape();
   shape.insert(shape.begin() + axis, static_cast<int64_t>(parts.size()));
-  if (is_packed(first.dtype())) fail(ExitCode::kUnsupported, "{} cannot be put together over rounds", dtype_name(first.dtype()));
   Tensor out = Tensor::empty(first.dtype(), shape, Tier::kActivations);
-  int64_t outer = 1;
-  for (int64_t i = 0; i < axis; ++i) outer *= shape[static_cast<size_t>(i)];
-  const int64_t inner = outer == 0 ? 0 : first.numel() / outer, rounds = static_cast<int64_t>(parts.size());
+  shape[static_cast<size_t>(axis)] = 1;
+  const auto rounds = static_cast<int64_t>(parts.size());
   for (int64_t r = 0; r < rounds; ++r) {
-    const Tensor& part = parts[static_cast<size_t>(backwards ? rounds - 1 - r : r)];
-    for (int64_t o = 0; o < outer; ++o) {
-      const int64_t from = o * inner, to = (o * rounds + r) * inner;
-      if (part.dtype() == DType::kString) {
-        std::copy_n(part.strings().begin() + from, inner, out.strings().begin() + to);
-      } else {
-        const size_t size = dtype_size(part.dtype());
-        std::memcpy(static_cast<std::byte*>(out.mutable_raw()) + static_cast<size_t>(to) * size,
-                    static_cast<const std::byte*>(part.raw()) + static_cast<size_t>(from) * size, static_cast<size_t>(inner) * size);
-      }
-    }
+    const Tensor part = parts[static_cast<size_t>(backwards ? rounds - 1 - r : r)].reshaped(shape);
+    ops::copy_along_axis(part, 0, out, r, 1, axis);
   }
   return out;
 }
@@ -66,25 +55,11 @@ Tensor stack(const std::vector<Tensor>& parts, int64_t axis, bool backwards) {
 // The slice at `at` along `axis`, without that axis.
 Tensor slice(const Tensor& t, int64_t axis, int64_t at) {
   Shape shape = t.shape();
-  const int64_t size = shape[static_cast<size_t>(axis)];
-  shape.erase(shape.begin() + axis);
-  if (is_packed(t.dtype())) fail(ExitCode::kUnsupported, "{} cannot be scanned over", dtype_name(t.dtype()));
-  if (axis == 0) return t.rows(at, at + 1).reshaped(std::move(shape));
+  shape[static_cast<size_t>(axis)] = 1;
   Tensor out = Tensor::empty(t.dtype(), shape, Tier::kActivations);
-  int64_t outer = 1;
-  for (int64_t i = 0; i < axis; ++i) outer *= t.dim(i);
-  const int64_t inner = outer == 0 ? 0 : out.numel() / outer;
-  for (int64_t o = 0; o < outer; ++o) {
-    const int64_t from = (o * size + at) * inner, to = o * inner;
-    if (t.dtype() == DType::kString) {
-      std::copy_n(t.strings().begin() + from, inner, out.strings().begin() + to);
-    } else {
-      const size_t bytes = dtype_size(t.dtype());
-      std::memcpy(static_cast<std::byte*>(out.mutable_raw()) + static_cast<size_t>(to) * bytes,
-                  static_cast<const std::byte*>(t.raw()) + static_cast<size_t>(from) * bytes, static_cast<size_t>(inner) * bytes);
-    }
-  }
-  return out;
+  ops::copy_along_axis(t, at, out, 0, 1, axis);
+  shape.erase(shape.begin() + axis);
+  return out.reshaped(std::move(shape));
 }
 
 bool truth(const Tensor& t) {

@@ -41,6 +41,7 @@ void register_all_ops(OpRegistry& registry) {
   register_det_ops(registry);
   register_observe_ops(registry);
   register_control_flow_ops(registry);
+  register_sequence_ops(registry);
 }
 
 }  // namespace ds

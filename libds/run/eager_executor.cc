@@ -50,7 +50,7 @@ class EagerExecutor final : public Executor {
   }
 
   std::vector<Tensor> run(std::span<const Tensor> inputs) override {
-    check_inputs(*graph_, inputs);
+    check_inputs(*original_, inputs);
     std::vector<Tensor> values(graph_->value_capacity());
     for (size_t i = 0; i < inputs.size(); ++i) values[static_cast<size_t>(graph_->inputs()[i])] = inputs[i];
     for (size_t i = 0; i < values.size(); ++i)
