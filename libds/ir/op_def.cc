@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libds/ir/moving_kernel.h"
 #include "libds/ir/rewriter.h"
 #include "libds/ir/widened_kernel.h"
 
@@ -148,6 +149,7 @@ void OpRegistry::add(OpDef def) {
   const auto key = std::make_pair(def.domain, def.name);
   DS_CHECK(ops_.count(key) == 0);
   const auto [entry, added] = ops_.emplace(key, std::make_unique<OpDef>(std::move(def)));
+  add_moving_kernel(*entry->second);
   add_widened_kernel(*entry->second);
 }
 

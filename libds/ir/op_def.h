@@ -137,6 +137,9 @@ struct OpDef {
   // Inputs whose content decides shapes (Reshape's second): bit i set means input i must be known
   // when a plan is compiled. They are folded into the plan.
   uint32_t shape_inputs = 0;
+  // Every element of an output is an element of an input, wherever it went, or one that stands for
+  // nothing (0, the empty string): types that cannot be computed with can still be moved.
+  bool moves_elements = false;
   // Draws random numbers or has side effects: never folded, never merged.
   bool stateful = false;
   // Operators with bodies: types of the inputs of body `attr`, without the captured ones.

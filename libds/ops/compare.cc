@@ -1,5 +1,8 @@
 // Comparisons, logic, Where, IsNaN, IsInf. None but Where has a gradient: their outputs are steps.
 #include "kernels/compare.h"
+
+#include <map>
+
 #include "libds/ops/elementwise.h"
 #include "libds/ops/int_arith.h"
 #include "libds/ops/register.h"
@@ -31,13 +34,33 @@ std::optional<bool> decide(Compare op, const IntElement& a, const IntElement& b)
   return std::nullopt;
 }
 
+// Strings by number: equal strings get equal ones.
+KernelDef string_equal() {
+  KernelDef k;
+  k.name = "portable/equal_strings";
+  k.takes_objects = true;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kString, "no strings"); };
+  k.create = [](const KernelQuery& q) {
+    return make_kernel([space = ops::broadcast_space(q, {0, 1})](const KernelContext& c) {
+      std::map<std::string_view, int64_t> numbers;
+      std::vector<int64_t> operands[2];
+      for (size_t i : {0, 1})
+        for (const std::string& s : c.input(i).strings())
+          operands[i].push_back(numbers.emplace(s, static_cast<int64_t>(numbers.size())).first->second);
+      kernels::compare<int64_t>(Compare::kEqual, space, operands[0].data(), operands[1].data(), c.output(0).mutable_data<bool>());
+    });
+  };
+  return k;
+}
+
 void register_compare(OpRegistry& registry, const char* name, Compare op) {
   OpDef def;
   def.name = name;
   def.min_inputs = def.max_inputs = 2;
   def.stops_gradient = true;
   def.infer = [op](InferContext& c) {
-    if (dtype_size(c.dtype(0)) == 0 || (c.dtype(0) == DType::kBool && op != Compare::kEqual))
+    const bool strings = c.dtype(0) == DType::kString && op == Compare::kEqual;
+    if ((dtype_size(c.dtype(0)) == 0 && !strings) || is_float8(c.dtype(0)) || (c.dtype(0) == DType::kBool && op != Compare::kEqual))
       c.error("input 0 ('{}') has type {}, which this operator does not take", c.input(0).name, dtype_name(c.dtype(0)));
     ops::require_same_dtype(c);
     c.set_output(0, DType::kBool, ops::broadcast_inputs(c));
@@ -58,6 +81,7 @@ void register_compare(OpRegistry& registry, const char* name, Compare op) {
     });
   };
   def.kernels = {k};
+  if (op == Compare::kEqual) def.kernels.push_back(string_equal());
   registry.add(std::move(def));
 }
 
@@ -122,12 +146,12 @@ void grad_where(GradContext& g) {
 void register_where(OpRegistry& registry) {
   OpDef def;
   def.name = "Where";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 3;
   def.grad = grad_where;
   def.infer = [](InferContext& c) {
     c.require_dtype(0, {DType::kBool});
     ops::require_same_dtype(c, 1);
-    if (dtype_size(c.dtype(1)) == 0) c.error("type {} is not supported", dtype_name(c.dtype(1)));
     c.set_output(0, c.dtype(1), ops::broadcast_inputs(c));
     ops::propagate_ints(c, [](InferContext&, std::span<const IntElement> x) -> std::optional<IntElement> {
       if (x[1].same(x[2])) return x[1];

@@ -77,6 +77,7 @@ void infer_gather(InferContext& c) {
 void register_gather(OpRegistry& registry) {
   OpDef def;
   def.name = "Gather";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 2;
   def.infer = infer_gather;
   def.grad = [](GradContext& g) {
@@ -163,6 +164,7 @@ std::string elements_rank(const KernelQuery& q) {
 void register_elements(OpRegistry& registry) {
   OpDef gather;
   gather.name = "GatherElements";
+  gather.moves_elements = true;
   gather.min_inputs = gather.max_inputs = 2;
   gather.infer = [](InferContext& c) {
     check_elements(c);
@@ -191,6 +193,7 @@ void register_elements(OpRegistry& registry) {
 
   OpDef scatter;
   scatter.name = "ScatterElements";
+  scatter.moves_elements = true;
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     check_elements(c);
@@ -275,6 +278,7 @@ std::optional<size_t> tuple_depth(InferContext& c, int64_t batch_dims) {
 void register_nd(OpRegistry& registry) {
   OpDef gather;
   gather.name = "GatherND";
+  gather.moves_elements = true;
   gather.min_inputs = gather.max_inputs = 2;
   gather.infer = [](InferContext& c) {
     const int64_t batch = c.node().attr_int("batch_dims", 0);
@@ -308,6 +312,7 @@ void register_nd(OpRegistry& registry) {
 
   OpDef scatter;
   scatter.name = "ScatterND";
+  scatter.moves_elements = true;
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     const auto depth = tuple_depth(c, 0);

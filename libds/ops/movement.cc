@@ -32,6 +32,7 @@ std::vector<int64_t> permutation(const Node& node, size_t rank) {
 void register_transpose(OpRegistry& registry) {
   OpDef def;
   def.name = "Transpose";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 1;
   def.infer = [](InferContext& c) {
     if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
@@ -107,6 +108,7 @@ void infer_concat(InferContext& c) {
 void register_concat(OpRegistry& registry) {
   OpDef def;
   def.name = "Concat";
+  def.moves_elements = true;
   def.min_inputs = 1;
   def.max_inputs = -1;
   def.infer = infer_concat;
@@ -197,6 +199,7 @@ void infer_split(InferContext& c) {
 void register_split(OpRegistry& registry) {
   OpDef def;
   def.name = "Split";
+  def.moves_elements = true;
   def.min_inputs = 1;
   def.max_inputs = 2;
   def.max_outputs = -1;
@@ -247,6 +250,7 @@ void register_split(OpRegistry& registry) {
 void register_expand(OpRegistry& registry) {
   OpDef def;
   def.name = "Expand";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 2;
   def.shape_inputs = 0b10;
   def.infer = [](InferContext& c) {
@@ -289,6 +293,7 @@ void register_expand(OpRegistry& registry) {
 void register_tile(OpRegistry& registry) {
   OpDef def;
   def.name = "Tile";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 2;
   def.shape_inputs = 0b10;
   def.infer = [](InferContext& c) {
@@ -346,6 +351,7 @@ void register_tile(OpRegistry& registry) {
 void register_trilu(OpRegistry& registry) {
   OpDef def;
   def.name = "Trilu";
+  def.moves_elements = true;
   def.min_inputs = 1;
   def.max_inputs = 2;
   def.infer = [](InferContext& c) {

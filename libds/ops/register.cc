@@ -42,6 +42,7 @@ void register_all_ops(OpRegistry& registry) {
   register_observe_ops(registry);
   register_control_flow_ops(registry);
   register_sequence_ops(registry);
+  register_string_ops(registry);
 }
 
 }  // namespace ds

@@ -23,6 +23,7 @@ void register_elementwise_ops(OpRegistry& registry);  // unary, binary with broa
 void register_observe_ops(OpRegistry& registry);  // SampleRange (internal)
 void register_control_flow_ops(OpRegistry& registry);
 void register_sequence_ops(OpRegistry& registry);
+void register_string_ops(OpRegistry& registry);
 void register_softmax_ops(OpRegistry& registry);
 void register_batchnorm_ops(OpRegistry& registry);
 void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample

@@ -95,7 +95,8 @@ std::pair<size_t, size_t> time_and_batch(const Node& n) {
 
 void register_reverse_sequence(OpRegistry& registry) {
   OpDef def;
-  def.name = "ReverseSequence";  // (x [time, batch, ...] or [batch, time, ...], lengths: i64 [batch])
+  def.name = "ReverseSequence";
+  def.moves_elements = true;  // (x [time, batch, ...] or [batch, time, ...], lengths: i64 [batch])
   def.min_inputs = def.max_inputs = 2;
   def.infer = [](InferContext& c) {
     c.require_dtype(1, {DType::kI64});

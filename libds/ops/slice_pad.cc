@@ -120,6 +120,7 @@ std::vector<AxisSlice> slices_of_attrs(const Node& node) {
 void register_slice(OpRegistry& registry) {
   OpDef def;
   def.name = "Slice";
+  def.moves_elements = true;
   def.min_inputs = 3;
   def.max_inputs = 5;
   def.shape_inputs = 0b11110;
@@ -234,6 +235,7 @@ void infer_pad(InferContext& c) {
 void register_pad(OpRegistry& registry) {
   OpDef def;
   def.name = "Pad";
+  def.moves_elements = true;
   def.min_inputs = 2;
   def.max_inputs = 4;
   def.shape_inputs = 0b1010;
