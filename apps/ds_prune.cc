@@ -52,6 +52,7 @@ void check(const Command& c, Args& a) {
   }
   if (c.given("max-drop") != c.given("eval-data")) ds::cli::usage_error("--max-drop and --eval-data belong together");
   if (c.given("label-key") && !c.given("eval-data")) ds::cli::usage_error("--label-key belongs to --eval-data");
+  if (a.common.external_data && a.output == "-") ds::cli::usage_error("--external-data needs an --output that is a file");
   if (!a.output && !a.common.dry_run) ds::cli::usage_error("--output is needed unless --dry-run is given");
 }
 
@@ -63,7 +64,7 @@ int run(const Args& a) {
   ds::PruneReport report = ds::with_context([&] { return name; }, [&] { return ds::prune(*graph, a.prune); });
   if (gated) report.gate = ds::run_gate(original, graph, a.gate);
   const bool passed = !gated || report.gate->passed();
-  if (!a.common.dry_run && passed) ds::save_model(*graph, *a.output);
+  if (!a.common.dry_run && passed) ds::save_model(*graph, *a.output, {.external_data = a.common.external_data});
   if (a.report) ds::write_file_atomic(*a.report, ds::prune_report_json(report));
   const bool stdout_is_model = !a.common.dry_run && a.output == "-";
   if (a.common.json && !stdout_is_model) {
@@ -109,7 +110,7 @@ Command make_command() {
   c.option("--max-drop", &a->gate.max_drop, "POINTS", "fail, and write nothing, when top-1 accuracy drops by more percentage points").min(0).default_text("");
   c.option("--eval-data", &a->gate.data, "DATA", "labelled samples to measure it on: .npz, .csv, or images,labels as .npy or IDX").file();
   c.option("--label-key", &a->gate.label_key, "NAME", "which array or column of --eval-data holds the labels");
-  c.common(&a->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDryRun | ds::cli::kConfig);
+  c.common(&a->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDryRun | ds::cli::kExternalData | ds::cli::kConfig);
   c.exit_status(ds::ExitCode::kGateFailed, "the accuracy drops by more than --max-drop");
   c.exit_status(ds::ExitCode::kUnsupported, "the target cannot be met, or nothing can be pruned");
   c.example("ds-prune model.onnx --target-sparsity 0.7 -o sparse.onnx", "Zero 70 % of the weights");

@@ -30,6 +30,7 @@ void check(const Command& c, Args& a) {
     ds::cli::usage_error("--calibration-data is needed unless --dynamic is given");
   }
   if (a.max_drop && !a.eval_data) ds::cli::usage_error("--max-drop needs --eval-data");
+  if (a.common.external_data && a.output == "-") ds::cli::usage_error("--external-data needs an --output that is a file");
   if (!a.output && !a.common.dry_run) ds::cli::usage_error("--output is needed unless --dry-run is given");
   if (a.model == "-" && (a.calibration == "-" || a.eval_data == "-")) ds::cli::usage_error("standard input can be read only once");
 }
@@ -53,7 +54,7 @@ int run(Args& a) {
   const ds::QuantizeOutcome outcome =
       ds::with_context([&] { return a.model == "-" ? std::string("standard input") : a.model; }, [&] { return ds::quantize(*graph, r); });
   progress.clear();
-  if (!a.common.dry_run) ds::save_model(*outcome.graph, *a.output);
+  if (!a.common.dry_run) ds::save_model(*outcome.graph, *a.output, {.external_data = a.common.external_data});
   if (a.report) ds::write_file_atomic(*a.report, ds::quantize_report_json(outcome));
   const bool stdout_is_model = !a.common.dry_run && a.output == "-";
   if (a.common.json && !stdout_is_model) {
@@ -99,7 +100,7 @@ Command make_command() {
   c.choice("--metric", &a->request.metric, {"top1", "f1", "accuracy", "auc"}, "figure to compare; accuracy and auc are for binary labels");
   c.option("--max-drop", &a->max_drop, "POINTS", "most that the metric may fall, in percentage points").min(0);
   c.option("--batch-size,-b", &a->request.batch_size, "N", "samples a step of the evaluation").range(1, 1 << 20);
-  c.common(&a->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDryRun | ds::cli::kConfig);
+  c.common(&a->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDryRun | ds::cli::kExternalData | ds::cli::kConfig);
   c.example("ds-quantize model.onnx --calibration-data samples.npz -o int8.onnx", "static quantization");
   c.example("ds-quantize model.onnx --calibration-data train.npz --eval-data val.npz --max-drop 0.2 -o int8.onnx",
             "the same, keeping accuracy within 0.2 points");

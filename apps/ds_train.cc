@@ -64,13 +64,14 @@ void add_init(Command& train) {
   c.option("--mean", &a.mean, "M,...", "mean to subtract after scaling, one or one for each channel");
   c.option("--std", &a.std, "S,...", "deviation to divide by, one or one for each channel");
   c.choice("--input-dtype", &args->input_dtype, {"f32", "u8"}, "type of the model's input");
-  c.common(&args->common, ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kConfig);
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kExternalData | ds::cli::kConfig);
   c.example("ds-train init --arch lenet --classes 10 --scale 0.00392156862745098 -o init.onnx", "A small network for bytes of 28x28 digits");
   c.example("ds-train init --arch bert --hidden 256 --layers 4 --vocab 8000 -o bert.onnx", "A small transformer encoder");
   c.body([args](const Command&) {
+    if (args->common.external_data && args->output == "-") ds::cli::usage_error("--external-data needs an --output that is a file");
     args->arch.seed = args->common.seed;
     args->arch.input_dtype = ds::dtype_from_name(args->input_dtype);
-    ds::save_model(*ds::build_arch(args->arch), args->output);
+    ds::save_model(*ds::build_arch(args->arch), args->output, {.external_data = args->common.external_data});
     return 0;
   });
 }
@@ -120,6 +121,7 @@ int run_train(TrainArgs& args, const Command& c) {
   if (o.data.empty()) usage_error("--data is missing");
   if (o.output.empty()) usage_error("--output is missing");
   if (o.output == "-" && o.metrics == "-") usage_error("--output and --metrics cannot both go to standard output");
+  if (args.common.external_data && o.output == "-") usage_error("--external-data needs an --output that is a file");
   if (!o.validation.empty() && o.validation_split > 0) usage_error("--val and --val-split exclude each other");
   if (args.prune == "none" && c.given("target-sparsity")) usage_error("--target-sparsity needs --prune magnitude");
   if (args.prune != "none" && !c.given("target-sparsity")) usage_error("--prune {} needs --target-sparsity", args.prune);
@@ -132,6 +134,7 @@ int run_train(TrainArgs& args, const Command& c) {
   o.static_plan = !args.no_static;
   o.seed = args.common.seed;
   o.threads = args.common.threads;
+  o.external_data = args.common.external_data;
 
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
@@ -220,7 +223,7 @@ Command make_command() {
   c.option("--keep-checkpoints", &o.keep_checkpoints, "N", "checkpoints to keep").min(1);
   c.flag("--resume", &o.resume, "go on from the newest checkpoint; start afresh when there is none");
 
-  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kConfig);
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kExternalData | ds::cli::kConfig);
   c.exit_status(ds::ExitCode::kPreempted, "stopped by SIGINT or SIGTERM; --resume goes on");
   c.example("ds-train init.onnx --data images.gz,labels.gz --val-split 0.1 --epochs 12 -o trained.onnx", "Train on IDX files");
   c.example("ds-train init.onnx --data x.npz --label-key y --checkpoint-dir ckpt --resume -o trained.onnx", "A run that may be killed at any time");

@@ -1,5 +1,6 @@
 #include "kernels/onednn.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "kernels/onednn_program.h"
@@ -44,6 +45,10 @@ Program::~Program() = default;
 size_t Program::workspace_bytes() const { return impl_->workspace; }
 size_t Program::packed_bytes() const { return impl_->packed_size; }
 const std::string& Program::implementation() const { return impl_->implementation; }
+
+bool Program::reads(int slot) const {
+  return std::any_of(impl_->bound.begin(), impl_->bound.end(), [&](const Impl::Bound& b) { return b.where == slot; });
+}
 
 void Program::run(const void* const* inputs, void* output, std::byte* workspace) {
   num_threads();
@@ -103,20 +108,19 @@ dnnl::memory Program::Impl::input_as(int slot, const dnnl::memory::desc& given, 
   return to;
 }
 
-dnnl::memory Program::Impl::packed_as(const void* content, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted) {
-  if (given == wanted) {
-    dnnl::memory m(given, engine(), const_cast<void*>(content));
-    memories.push_back(m);
-    return m;
-  }
+dnnl::memory Program::Impl::weights_as(int slot, const Content& content, const dnnl::memory::desc& given,
+                                       const dnnl::memory::desc& wanted) {
+  if (!content || given == wanted) return input_as(slot, given, wanted);
   const size_t bytes = (wanted.get_size() + kAlignment - 1) / kAlignment * kAlignment;
+  packed_size += bytes;
+  const std::shared_ptr<const void> plain = content();
+  if (plain == nullptr) return bind(wanted, slot, 0);
   void* buffer = std::aligned_alloc(kAlignment, bytes);
   if (buffer == nullptr) fail(ExitCode::kOsError, "out of memory for {} bytes of packed weights", bytes);
   packed.emplace_back(buffer);
-  packed_size += bytes;
   dnnl::memory to(wanted, engine(), buffer);
   memories.push_back(to);
-  dnnl::memory from(given, engine(), const_cast<void*>(content));
+  dnnl::memory from(given, engine(), const_cast<void*>(plain.get()));
   dnnl::reorder(from, to).execute(stream, from, to);
   stream.wait();
   return to;

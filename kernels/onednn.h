@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,10 @@
 #include "kernels/pool.h"
 
 namespace ds::kernels::onednn {
+
+// Constant weights, asked for only by programs that pack them. Empty: not constant. May give null in a
+// program that is made for its sizes only and never run.
+using Content = std::function<std::shared_ptr<const void>()>;
 
 class Program {
  public:
@@ -34,6 +39,8 @@ class Program {
   size_t packed_bytes() const;
   // oneDNN's name of the implementation, "jit:avx2".
   const std::string& implementation() const;
+  // Whether run() reads this input: not when it is absent or packed.
+  bool reads(int slot) const;
   // Operands by the slots that the maker documents; those that are absent or constant are ignored.
   void run(const void* const* inputs, void* output, std::byte* workspace);
 
@@ -45,7 +52,7 @@ struct ConvRequest {
   ConvShape shape;
   int src_block = 1, dst_block = 1;
   bool bias = false;
-  const float* weights = nullptr;  // constant content, else null
+  Content weights;
   Epilogue epilogue;  // with `add` the output holds the addend when run() is called
 };
 
@@ -66,7 +73,7 @@ struct MatMulRequest {
   int64_t batch = 1;  // products of matrices that follow one another
   float alpha = 1;
   bool bias = false;  // [n]
-  const float* weights = nullptr;  // constant content of b, else null
+  Content weights;  // of b
   Epilogue epilogue;
 };
 

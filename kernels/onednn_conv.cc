@@ -67,8 +67,7 @@ std::unique_ptr<Program> conv_forward(const ConvRequest& r, std::string& why) {
     impl->implementation = pd.impl_info_str();
     const auto given_dst = activation_desc(g.dst, r.dst_block), given_weights = plain_desc(g.weights);
     const auto src = impl->input_as(0, activation_desc(g.src, r.src_block), pd.src_desc());
-    const auto weights = r.weights != nullptr ? impl->packed_as(r.weights, given_weights, pd.weights_desc())
-                                              : impl->input_as(1, given_weights, pd.weights_desc());
+    const auto weights = impl->weights_as(1, r.weights, given_weights, pd.weights_desc());
     const auto dst = impl->output_from(given_dst, pd.dst_desc());
     if (r.epilogue.add && pd.dst_desc() != given_dst) impl->add_reorder(impl->output(given_dst), dst);
     std::vector<std::pair<int, dnnl::memory>> arguments = {{DNNL_ARG_SRC, src}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, dst}};
@@ -90,8 +89,7 @@ std::unique_ptr<Program> conv_grad_input(const ConvRequest& r, std::string& why)
     impl->implementation = pd.impl_info_str();
     const auto given = activation_desc(g.src, r.src_block), given_weights = plain_desc(g.weights);
     const auto d_dst = impl->input_as(0, activation_desc(g.dst, r.dst_block), pd.diff_dst_desc());
-    const auto weights = r.weights != nullptr ? impl->packed_as(r.weights, given_weights, pd.weights_desc())
-                                              : impl->input_as(1, given_weights, pd.weights_desc());
+    const auto weights = impl->weights_as(1, r.weights, given_weights, pd.weights_desc());
     const auto d_src = impl->output_from(given, pd.diff_src_desc());
     impl->add(dnnl::convolution_backward_data(pd), pd.scratchpad_desc(),
               {{DNNL_ARG_DIFF_DST, d_dst}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DIFF_SRC, d_src}});

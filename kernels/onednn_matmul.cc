@@ -19,7 +19,7 @@ std::unique_ptr<Program> matmul(const MatMulRequest& r, std::string& why) {
     };
     const auto a = matrix(s.m, s.k, s.trans_a), b = matrix(s.k, s.n, s.trans_b), c = matrix(s.m, s.n, false);
     // Only from AVX-512 on does oneDNN have kernels that gain from weights in a format of their own.
-    const bool pack = r.weights != nullptr && cpu_isa() >= Isa::kAvx512;
+    const bool pack = r.weights && cpu_isa() >= Isa::kAvx512;
     const auto b_wish = pack ? any_desc(b.dims()) : b;
     const auto bias = batched ? plain_desc({1, 1, s.n}) : plain_desc({1, s.n});
     dnnl::primitive_attr attr = attributes(r.epilogue);
@@ -28,7 +28,7 @@ std::unique_ptr<Program> matmul(const MatMulRequest& r, std::string& why) {
     const dnnl::matmul::primitive_desc pd(desc, attr, engine());
     auto impl = std::make_unique<Program::Impl>();
     impl->implementation = pd.impl_info_str();
-    const auto weights = pack ? impl->packed_as(r.weights, b, pd.weights_desc()) : impl->input(1, b);
+    const auto weights = pack ? impl->weights_as(1, r.weights, b, pd.weights_desc()) : impl->input(1, b);
     std::vector<std::pair<int, dnnl::memory>> arguments = {
         {DNNL_ARG_SRC, impl->input(0, a)}, {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, impl->output(c)}};
     if (r.bias) arguments.emplace_back(DNNL_ARG_BIAS, impl->input(2, bias));

@@ -44,7 +44,7 @@ struct Program::Impl {
   // `slot` as the primitive wants it: itself, or reordered into the workspace by a step.
   dnnl::memory input_as(int slot, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted);
   // The same for content that never changes: reordered now, kept for the program's life.
-  dnnl::memory packed_as(const void* content, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted);
+  dnnl::memory weights_as(int slot, const Content& content, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted);
   // Where the primitive writes; when formats differ call finish_output() after adding it.
   dnnl::memory output_from(const dnnl::memory::desc& given, const dnnl::memory::desc& made);
   void finish_output(const dnnl::memory& made, const dnnl::memory::desc& given);

@@ -287,6 +287,8 @@ void Command::common(Common* values, unsigned which) {
     choice("--precision", &values->precision, {"fp32", "auto", "bf16", "fp16"}, "arithmetic; fp32 is exact");
   if (which & kJson) flag("--json", &values->json, "print the result as JSON");
   if (which & kDryRun) flag("--dry-run", &values->dry_run, "check everything and say what would be done, write nothing");
+  if (which & kExternalData)
+    flag("--external-data", &values->external_data, "write the weights to OUTPUT.data beside the model, as is always done above 2 GiB");
   if (which & kQuiet) flag("--quiet,-q", &values->quiet, "print errors only");
   if (which & kConfig)
     option("--config", &values->config, "FILE", "JSON file of options keyed by long name; flags override it").file();

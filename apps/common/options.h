@@ -82,7 +82,7 @@ class OptionRef {
 
 // The options every binary spells the same way; pick those that apply.
 enum CommonFlags : unsigned {
-  kQuiet = 1, kSeed = 2, kThreads = 4, kDevice = 8, kPrecision = 16, kJson = 32, kDryRun = 64, kConfig = 128,
+  kQuiet = 1, kSeed = 2, kThreads = 4, kDevice = 8, kPrecision = 16, kJson = 32, kDryRun = 64, kConfig = 128, kExternalData = 256,
 };
 
 // Values of the common options. After parsing, quiet and threads are already in force for the calling
@@ -91,6 +91,7 @@ struct Common {
   bool quiet = false;
   bool json = false;
   bool dry_run = false;
+  bool external_data = false;
   uint64_t seed = 0;
   int threads = 0;  // 0: all that the machine offers; after parsing always at least 1
   std::string device = "auto";

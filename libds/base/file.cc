@@ -98,6 +98,14 @@ void MappedFile::read_to_end(int fd, const std::string& path) {
   }
 }
 
+void MappedFile::forget(std::string_view bytes) const {
+  if (own_ || bytes.empty()) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto last = (reinterpret_cast<uintptr_t>(bytes.data()) + bytes.size()) / page * page;
+  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // clean pages of a file
+}
+
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(data_, mapped_);
 }
@@ -109,33 +117,63 @@ std::string read_file(const std::string& path) {
   return read_all(file.fd, path);
 }
 
-void write_file_atomic(const std::string& path, std::string_view contents) {
-  if (path == "-") return write_all(STDOUT_FILENO, contents, "standard output");
+FileWriter::FileWriter(std::string path) : path_(std::move(path)) {
+  if (path_ == "-") {
+    path_ = "standard output";
+    fd_ = STDOUT_FILENO;
+    owned_ = false;
+    return;
+  }
   struct stat info {};
-  const bool exists = ::stat(path.c_str(), &info) == 0;
+  const bool exists = ::stat(path_.c_str(), &info) == 0;
   if (exists && !S_ISREG(info.st_mode)) {  // /dev/null, a pipe: there is nothing to rename over
-    if (S_ISDIR(info.st_mode)) fail(ExitCode::kCantCreate, "{}: is a folder", path);
-    Descriptor file{::open(path.c_str(), O_WRONLY | O_CLOEXEC)};
-    if (file.fd < 0) fail(ExitCode::kCantCreate, "{}: cannot open: {}", path, std::strerror(errno));
-    return write_all(file.fd, contents, path);
+    if (S_ISDIR(info.st_mode)) fail(ExitCode::kCantCreate, "{}: is a folder", path_);
+    fd_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail(ExitCode::kCantCreate, "{}: cannot open: {}", path_, std::strerror(errno));
+    return;
   }
-  std::string temporary = path + ".XXXXXX";
-  Descriptor file{::mkostemp(temporary.data(), O_CLOEXEC)};
-  if (file.fd < 0) fail(ExitCode::kCantCreate, "{}: cannot create: {}", path, std::strerror(errno));
-  try {
-    const mode_t mask = ::umask(0);
-    ::umask(mask);
-    ::fchmod(file.fd, exists ? info.st_mode & 07777 : 0666 & ~mask);
-    write_all(file.fd, contents, path);
-    if (::fsync(file.fd) != 0) fail(ExitCode::kIoError, "{}: cannot write: {}", path, std::strerror(errno));
-    if (::rename(temporary.c_str(), path.c_str()) != 0)
-      fail(ExitCode::kCantCreate, "{}: cannot rename: {}", path, std::strerror(errno));
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
-  Descriptor folder{::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  std::string temporary = path_ + ".XXXXXX";
+  fd_ = ::mkostemp(temporary.data(), O_CLOEXEC);
+  if (fd_ < 0) fail(ExitCode::kCantCreate, "{}: cannot create: {}", path_, std::strerror(errno));
+  temporary_ = std::move(temporary);
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  ::fchmod(fd_, exists ? info.st_mode & 07777 : 0666 & ~mask);
+}
+
+FileWriter::~FileWriter() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (owned_ && fd_ >= 0) ::close(fd_);
+}
+
+void FileWriter::write(std::string_view bytes) {
+  write_all(fd_, bytes, path_);
+  written_ += bytes.size();
+}
+
+void FileWriter::align(size_t alignment) {
+  const size_t missing = (alignment - written_ % alignment) % alignment;
+  write(std::string(missing, '\0'));
+}
+
+void FileWriter::sync() {
+  if (has_folder() && ::fsync(fd_) != 0) fail(ExitCode::kIoError, "{}: cannot write: {}", path_, std::strerror(errno));
+}
+
+void FileWriter::commit() {
+  if (!has_folder()) return;
+  sync();
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+    fail(ExitCode::kCantCreate, "{}: cannot rename: {}", path_, std::strerror(errno));
+  temporary_.clear();
+  Descriptor folder{::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   if (folder.fd >= 0) ::fsync(folder.fd);
+}
+
+void write_file_atomic(const std::string& path, std::string_view contents) {
+  FileWriter file(path);
+  file.write(contents);
+  file.commit();
 }
 
 void check_writable(const std::string& path) {

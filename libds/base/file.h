@@ -23,6 +23,9 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Lets go of the memory behind bytes nobody needs for now; reading them again brings them back from the
+  // file. Does nothing for bytes of our own. Any thread.
+  void forget(std::string_view bytes) const;
   // Bytes that may be changed: all when they were read from a pipe, none of a file's.
   std::span<std::byte> own_bytes() { return {data_, own_ ? size_ : 0}; }
 
@@ -38,6 +41,33 @@ class MappedFile {
 
 // Reads a whole file; "-" is standard input. Throws kNoInput.
 std::string read_file(const std::string& path);
+
+// A file being written: `path` holds the old bytes until commit() and the new ones after it, never a part.
+// A temporary file in the same folder, fsync, rename. "-" is standard output; that, devices and pipes are
+// written as the bytes come. Throws kCantCreate, kIoError. Without a commit() no trace is left.
+class FileWriter {
+ public:
+  explicit FileWriter(std::string path);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+
+  void write(std::string_view bytes);
+  // Zero bytes up to a multiple of `alignment` from the start.
+  void align(size_t alignment);
+  size_t written() const { return written_; }
+  // Whether others can be put beside it: a regular file, or none yet.
+  bool has_folder() const { return !temporary_.empty(); }
+  // Everything is on the disk. What may fail fails here rather than in commit().
+  void sync();
+  void commit();
+
+ private:
+  std::string path_, temporary_;
+  int fd_ = -1;
+  bool owned_ = true;
+  size_t written_ = 0;
+};
 
 // Writes `contents` so that `path` holds either the old or the new bytes, never a part: temporary
 // file in the same folder, fsync, rename. "-" writes to standard output. Throws kCantCreate/kIoError.

@@ -20,10 +20,11 @@ std::array<uint32_t, 4> philox(uint64_t seed, uint64_t stream, uint64_t index) {
   return c;
 }
 
-uint64_t stream_of(std::string_view name) {
-  uint64_t h = 0xcbf29ce484222325ull;
-  for (unsigned char ch : name) h = (h ^ ch) * 0x100000001b3ull;
-  return h;
+uint64_t stream_of(std::string_view name) { return stream_of(name, 0xcbf29ce484222325ull); }
+
+uint64_t stream_of(std::string_view part, uint64_t so_far) {
+  for (unsigned char ch : part) so_far = (so_far ^ ch) * 0x100000001b3ull;
+  return so_far;
 }
 
 uint32_t Random::u32() {

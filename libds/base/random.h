@@ -16,6 +16,8 @@ std::array<uint32_t, 4> philox(uint64_t seed, uint64_t stream, uint64_t index);
 
 // Stable 64-bit hash of a name (FNV-1a): names streams after parameters and nodes.
 uint64_t stream_of(std::string_view name);
+// The same for a name that comes in parts: `so_far` is the hash of the parts before.
+uint64_t stream_of(std::string_view part, uint64_t so_far);
 
 // A sequence drawn from one stream. Cheap to make, no global state.
 class Random {

@@ -12,6 +12,7 @@ namespace ds {
 KernelQuery make_query(const Graph& graph, NodeId id, const std::vector<char>& is_state, const CompileOptions& options) {
   const Node& n = graph.node(id);
   KernelQuery q{n, {}, {}, {}, options.isa, options.threads};
+  q.for_sizes = options.for_sizes;
   const auto desc = [&](ValueId v) {
     TensorDesc d;
     if (v == kNone) return d;
@@ -108,6 +109,7 @@ class Compiler {
       step.workspace_bytes = step.kernel->workspace_bytes();
       step.cost = node_cost(*n.def, query);
       plan_->packed_bytes += step.kernel->packed_bytes();
+      if (options_.for_sizes) step.kernel.reset();
       plan_->steps.push_back(std::move(step));
     });
   }

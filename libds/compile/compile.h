@@ -18,6 +18,9 @@ struct CompileOptions {
   bool layouts = true;
   // Bodies of control-flow nodes may run by plans and after the inference pipeline; off: node by node.
   bool body_plans = true;
+  // The plan is only looked at: kernels are dropped as soon as they have said their sizes, so that packed
+  // weights are never all there.
+  bool for_sizes = false;
 };
 
 // Sets the input shapes, re-infers everything and turns shape arithmetic into constants. Throws

@@ -58,6 +58,7 @@ struct KernelQuery {
   int threads = 1;
   Device device = Device::kCpu;          // where the operands are
   MakeBodyRunner body_runner = nullptr;  // for nodes with bodies
+  bool for_sizes = false;                // the kernel is made to be measured, and never run
 
   const TensorDesc& in(size_t i) const;  // an undefined desc when absent
   const TensorDesc& out(size_t i) const;

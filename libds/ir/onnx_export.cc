@@ -1,17 +1,15 @@
 #include "libds/ir/onnx_export.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-
 #include <algorithm>
-#include <limits>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "libds/base/file.h"
 #include "libds/base/log.h"
+#include "libds/base/random.h"
 #include "libds/ir/onnx_opaque.h"
-#include "libds/ir/onnx_tensor.h"
+#include "libds/ir/onnx_sink.h"
 #include "libds/ir/onnx_versions.h"
 
 namespace ds {
@@ -19,6 +17,7 @@ namespace {
 
 struct AttributeWriter {
   onnx::AttributeProto& a;
+  TensorSink& sink;
   void operator()(int64_t v) {
     a.set_type(onnx::AttributeProto::INT);
     a.set_i(v);
@@ -45,7 +44,7 @@ struct AttributeWriter {
   }
   void operator()(const Tensor& v) {
     a.set_type(onnx::AttributeProto::TENSOR);
-    tensor_to_onnx(v, *a.mutable_t());
+    sink.attribute(v, *a.mutable_t());
   }
   void operator()(const std::shared_ptr<const Graph>&) { fail(ExitCode::kInternal, "a body is written with its node"); }
 };
@@ -96,7 +95,7 @@ void count_body_constants(const Graph& graph, std::map<std::shared_ptr<const Ten
 // Writes one graph, and the bodies in it. Names are unique from a body outwards, as ONNX asks.
 class GraphWriter {
  public:
-  GraphWriter(const Graph& graph, SharedConstants& shared) : GraphWriter(graph, shared, {}) {}
+  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink) : GraphWriter(graph, shared, sink, {}) {}
 
   // The model's own graph.
   void write(onnx::GraphProto& out) {
@@ -108,8 +107,8 @@ class GraphWriter {
   }
 
  private:
-  GraphWriter(const Graph& graph, SharedConstants& shared, std::set<std::string> visible)
-      : graph_(graph), shared_(shared), visible_(std::move(visible)) {}
+  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink, std::set<std::string> visible)
+      : graph_(graph), shared_(shared), sink_(sink), visible_(std::move(visible)) {}
 
   const std::string& name(ValueId id) const { return names_[static_cast<size_t>(id)]; }
 
@@ -151,7 +150,7 @@ class GraphWriter {
       visible_.insert(chosen);
       onnx::TensorProto& t = *out.add_initializer();
       t.set_name(chosen);
-      tensor_to_onnx(*tensor, t);
+      sink_.initializer(*tensor, t);
       shared_.emplace(tensor.get(), chosen);
     }
   }
@@ -213,7 +212,7 @@ class GraphWriter {
     const Value& v = graph_.value(id);
     if (!v.opaque.empty()) t = parse_value_skeleton(v.opaque).tensor;
     t.set_name(name(id));
-    tensor_to_onnx(*v.constant, t);
+    sink_.initializer(*v.constant, t);
   }
 
   void write_constant_node(ValueId id, onnx::NodeProto& n) {
@@ -223,7 +222,7 @@ class GraphWriter {
     n.add_output(name(id));
     onnx::AttributeProto& a = *n.add_attribute();
     a.set_name("value");
-    AttributeWriter{a}(*v.constant);
+    AttributeWriter{a, sink_}(*v.constant);
   }
 
   void write_node(const Node& node, onnx::NodeProto& n) {
@@ -244,7 +243,7 @@ class GraphWriter {
       a.set_name(entry.first);
       with_context([&] { return node.label(); }, [&] {
         if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&entry.second)) write_body(node, **body, a);
-        else std::visit(AttributeWriter{a}, entry.second);
+        else std::visit(AttributeWriter{a, sink_}, entry.second);
       });
     }
     for (const onnx::AttributeProto& k : kept)  // those the graph could not represent
@@ -255,7 +254,7 @@ class GraphWriter {
     a.set_type(onnx::AttributeProto::GRAPH);
     std::vector<std::string> captured;
     for (size_t i = node.own_inputs(); i < node.inputs.size(); ++i) captured.push_back(name(node.inputs[i]));
-    GraphWriter writer(body, shared_, visible_);
+    GraphWriter writer(body, shared_, sink_, visible_);
     writer.body_inputs_ = body.inputs().size() - captured.size();
     writer.name_values(captured);
     writer.write_graph(*a.mutable_g());
@@ -277,6 +276,7 @@ class GraphWriter {
 
   const Graph& graph_;
   SharedConstants& shared_;
+  TensorSink& sink_;
   std::set<std::string> visible_;  // names of the graphs around this one, then its own too
   std::vector<std::string> names_;  // by value
   std::optional<size_t> body_inputs_;  // of a body: how many inputs are its own, not captured
@@ -305,11 +305,11 @@ void write_header(const Graph& graph, int64_t opset, onnx::ModelProto& model) {
   }
 }
 
-onnx::ModelProto write_model(const Graph& graph, int64_t opset) {
+onnx::ModelProto write_model(const Graph& graph, int64_t opset, TensorSink& sink) {
   onnx::ModelProto model = parse_model_skeleton(graph.opaque);
   write_header(graph, opset, model);
   SharedConstants shared;
-  GraphWriter(graph, shared).write(*model.mutable_graph());
+  GraphWriter(graph, shared, sink).write(*model.mutable_graph());
   return model;
 }
 
@@ -330,31 +330,80 @@ int64_t choose_opset(const Graph& graph, const ExportOptions& options) {
   return need.opset;
 }
 
+std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+struct Frame {
+  TensorSink sink;
+  wire::Layout layout;
+};
+
+// `data_file`: where external data is to go; empty: nowhere.
+std::unique_ptr<Frame> make_frame(const Graph& graph, int64_t opset, const std::string& data_file = {}) {
+  auto frame = std::make_unique<Frame>(TensorSink(data_file));
+  frame->layout = frame->sink.layout(write_model(graph, opset, frame->sink));
+  return frame;
+}
+
+Graph lowered(const Graph& graph, int64_t opset) {
+  Graph copy = graph;  // constants are shared, not copied
+  downgrade_graph(copy, opset);
+  return copy;
+}
+
 }  // namespace
 
 std::string serialize_model(const Graph& graph, const ExportOptions& options) {
   const int64_t opset = choose_opset(graph, options);
-  Graph lowered = graph;  // constants are shared, not copied
-  downgrade_graph(lowered, opset);
-  const onnx::ModelProto model = write_model(lowered, opset);
-  const size_t size = model.ByteSizeLong();
-  if (size > static_cast<size_t>(std::numeric_limits<int>::max()))
-    fail(ExitCode::kUnsupported, "the model takes {} bytes, one file holds at most 2 GiB", size);
+  const auto frame = make_frame(lowered(graph, opset), opset);
+  if (frame->layout.total_bytes > options.most_bytes)
+    fail(ExitCode::kUnsupported, "the model takes {} bytes, one file holds at most 2 GiB", frame->layout.total_bytes);
   std::string bytes;
-  bytes.reserve(size);
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    DS_CHECK(model.SerializeToCodedStream(&coded));
-  }  // flushed here
+  bytes.reserve(frame->layout.total_bytes);
+  frame->sink.for_each_piece(frame->layout, [&](std::string_view piece) { bytes += piece; });
   return bytes;
 }
 
+uint64_t model_hash(const Graph& graph) {
+  const int64_t opset = choose_opset(graph, {});
+  const auto frame = make_frame(lowered(graph, opset), opset);
+  uint64_t hash = stream_of({});
+  frame->sink.for_each_piece(frame->layout, [&](std::string_view piece) { hash = stream_of(piece, hash); });
+  return hash;
+}
+
 void save_model(const Graph& graph, const std::string& path, const ExportOptions& options) {
-  const std::string bytes = with_context([&] { return path == "-" ? std::string("standard output") : path; },
-                                         [&] { return serialize_model(graph, options); });
-  write_file_atomic(path, bytes);
+  const std::string shown = path == "-" ? "standard output" : path;
+  const auto said = [&](const auto& body) { return with_context([&] { return shown; }, body); };
+  const int64_t opset = said([&] { return choose_opset(graph, options); });
+  const Graph written = said([&] { return lowered(graph, opset); });
+  std::unique_ptr<Frame> frame;
+  bool apart = options.external_data;
+  if (!apart) {
+    frame = said([&] { return make_frame(written, opset); });
+    apart = frame->layout.total_bytes > options.most_bytes;
+  }
+  FileWriter model(path);
+  if (apart && !model.has_folder())
+    fail(ExitCode::kUnsupported, "{}: the weights need a file beside the model{}; write to a file", shown,
+         frame != nullptr ? fmt::format(" (it takes {} bytes, one file holds at most 2 GiB)", frame->layout.total_bytes) : "");
+  if (apart) {
+    frame = said([&] { return make_frame(written, opset, name_of(path) + ".data"); });
+    if (frame->layout.total_bytes > options.most_bytes)
+      fail(ExitCode::kUnsupported, "{}: the model takes {} bytes without its weights, one file holds at most 2 GiB", shown,
+           frame->layout.total_bytes);
+  }
+  // The weights first: a model is never there before what it refers to.
+  std::optional<FileWriter> data;
+  if (frame->sink.has_external()) {
+    data.emplace(path + ".data");
+    if (!data->has_folder()) fail(ExitCode::kCantCreate, "{}.data: is not a regular file", path);
+    frame->sink.write_external(*data);
+    data->sync();
+  }
+  frame->sink.for_each_piece(frame->layout, [&](std::string_view piece) { model.write(piece); });
+  model.sync();
+  if (data) data->commit();
+  model.commit();
 }
 
 }  // namespace ds

@@ -6,23 +6,23 @@
 namespace ds {
 namespace {
 
-// Below this a copy costs less than pages of its own; it also bounds the number of mappings.
-constexpr size_t kLeastDeferred = 64 << 10;
-
 // Bytes per element that an address must be a multiple of.
 size_t alignment_of(DType dtype) { return std::max<size_t>(dtype_size(dtype), 1); }
 
 }  // namespace
 
-Tensor tensor_in_place(std::string_view bytes, const std::shared_ptr<const void>& owner, DType dtype, Shape shape) {
+Tensor tensor_in_place(std::string_view bytes, const std::shared_ptr<const MappedFile>& file, DType dtype, Shape shape) {
   const bool aligned = reinterpret_cast<uintptr_t>(bytes.data()) % alignment_of(dtype) == 0;
   // Bools are copied and made 0 or 1: other values would be undefined behaviour.
-  if (owner != nullptr && !bytes.empty() && dtype != DType::kBool) {
-    if (aligned) return Tensor(dtype, std::move(shape), Buffer::borrow(bytes.data(), bytes.size(), owner));
-    if (bytes.size() >= kLeastDeferred)
-      return Tensor(dtype, std::move(shape), Buffer::deferred(bytes.size(), [bytes, owner](std::byte* to) {
-                      std::memcpy(to, bytes.data(), bytes.size());
-                    }));
+  if (file != nullptr && !bytes.empty() && dtype != DType::kBool) {
+    if (!aligned)
+      return Tensor::deferred(dtype, std::move(shape), [bytes, file](std::byte* to) {
+        std::memcpy(to, bytes.data(), bytes.size());
+        file->forget(bytes);
+      });
+    auto buffer = Buffer::borrow(bytes.data(), bytes.size(), file);
+    buffer->set_forget([bytes, file = file.get()] { file->forget(bytes); });  // the buffer keeps the file
+    return Tensor(dtype, std::move(shape), std::move(buffer));
   }
   Tensor out = Tensor::empty(dtype, std::move(shape), Tier::kParameters);
   DS_CHECK(out.bytes() == bytes.size());
@@ -45,7 +45,7 @@ std::string_view Payloads::take_out(std::string_view model, size_t least, std::s
   }
   if (payloads_.empty()) return model;
   if (file != nullptr) align(file->own_bytes());
-  owner_ = std::move(file);
+  file_ = std::move(file);
   return frame_;
 }
 

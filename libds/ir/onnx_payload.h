@@ -19,9 +19,9 @@
 
 namespace ds {
 
-// The tensor of this type and shape over `bytes` (as many as it needs), which `owner` keeps; without an
-// owner the bytes are copied.
-Tensor tensor_in_place(std::string_view bytes, const std::shared_ptr<const void>& owner, DType dtype, Shape shape);
+// The tensor of this type and shape over `bytes` (as many as it needs) of `file`; without a file they are
+// copied.
+Tensor tensor_in_place(std::string_view bytes, const std::shared_ptr<const MappedFile>& file, DType dtype, Shape shape);
 
 // What was taken out of one model file before protobuf read it.
 class Payloads {
@@ -33,7 +33,7 @@ class Payloads {
 
   // The payload that a tensor's marker stands for; null when its data is in the message.
   const wire::Payload* find(const onnx::TensorProto& tensor) const;
-  const std::shared_ptr<const void>& owner() const { return owner_; }
+  const std::shared_ptr<const MappedFile>& file() const { return file_; }
   // Puts data back into an attribute that is kept as a message.
   void put_back(onnx::AttributeProto& attribute) const;
 
@@ -43,7 +43,7 @@ class Payloads {
   wire::Marker marker_;
   std::string frame_;
   std::vector<wire::Payload> payloads_;
-  std::shared_ptr<const void> owner_;
+  std::shared_ptr<const MappedFile> file_;
 };
 
 // The typed fields of a TensorProto, packed in a payload, as repeated fields are read: size() and Get(i)
@@ -55,10 +55,10 @@ class PackedField {
       : varints_(bytes), bytes_(bytes),
         size_(std::is_integral_v<T> ? wire::Varints::count(bytes) : static_cast<int64_t>(bytes.size() / sizeof(T))) {}
   int64_t size() const { return size_; }
-  T Get(int64_t i) const {
+  T Get([[maybe_unused]] int64_t i) const {
     if constexpr (std::is_integral_v<T>) {
       uint64_t value = 0;
-      if (!varints_.next(value)) bad_data("element {} cannot be read", i);
+      varints_.next(value);  // size() counted them
       return static_cast<T>(value);
     } else {
       T value;

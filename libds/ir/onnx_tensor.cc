@@ -126,7 +126,7 @@ Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
     const std::string_view data = payload != nullptr ? payload->bytes : t.raw_data();
     if (static_cast<int64_t>(data.size()) != bytes)
       bad_data("has {} bytes of data, its shape {} of {} needs {}", data.size(), shape_string(shape), dtype_name(dtype), bytes);
-    out = tensor_in_place(data, payload != nullptr ? taken_out->owner() : nullptr, dtype, std::move(shape));
+    out = tensor_in_place(data, payload != nullptr ? taken_out->file() : nullptr, dtype, std::move(shape));
   } else {
     out = from_typed_fields(t, dtype, std::move(shape), numel);
   }
@@ -150,10 +150,14 @@ Tensor tensor_from_onnx(onnx::TensorProto& tensor, ExternalFiles& files) {
   }
 }
 
-void tensor_to_onnx(const Tensor& tensor, onnx::TensorProto& proto) {
+void type_to_onnx(const Tensor& tensor, onnx::TensorProto& proto) {
   proto.set_data_type(static_cast<int32_t>(tensor.dtype()));
   proto.clear_dims();
   for (int64_t d : tensor.shape()) proto.add_dims(d);
+}
+
+void tensor_to_onnx(const Tensor& tensor, onnx::TensorProto& proto) {
+  type_to_onnx(tensor, proto);
   if (tensor.dtype() == DType::kString) {
     for (const std::string& s : tensor.strings()) proto.add_string_data(s);
     return;

@@ -44,7 +44,9 @@ class ExternalFiles {
 // Error messages start with the tensor's name when it has one.
 Tensor tensor_from_onnx(onnx::TensorProto& tensor, ExternalFiles& files);
 
-// dtype, dims and raw_data (little endian); the name is left alone.
+// dtype and dims; the name is left alone.
+void type_to_onnx(const Tensor& tensor, onnx::TensorProto& proto);
+// The same and the content, in raw_data (little endian).
 void tensor_to_onnx(const Tensor& tensor, onnx::TensorProto& proto);
 
 }  // namespace ds

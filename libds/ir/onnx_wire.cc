@@ -16,10 +16,12 @@ enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kGroupBegin = 
 
 // --- varints -----------------------------------------------------------------------------------
 
+constexpr size_t kLongestVarint = 10;
+
 // Reads a varint at `at` and moves past it. False when it is cut short by `end` or takes more than ten bytes.
 bool read_varint(std::string_view bytes, size_t end, size_t& at, uint64_t& value) {
   value = 0;
-  for (unsigned shift = 0; shift < 70; shift += 7) {
+  for (unsigned shift = 0; shift < 7 * kLongestVarint; shift += 7) {
     if (at >= end) return false;
     const auto byte = static_cast<uint8_t>(bytes[at++]);
     value |= static_cast<uint64_t>(byte & 0x7f) << std::min(shift, 63u);
@@ -105,8 +107,8 @@ class Walker {
   const std::vector<Edit>& edits() const { return edits_; }
 
  protected:
-  // Adds edits for the fields of one tensor, in the order of their places.
-  virtual void tensor_edits(const std::vector<FieldAt>& fields) = 0;
+  // Adds edits for the fields of one tensor, in the order of their places. False: the data is malformed.
+  virtual bool tensor_edits(const std::vector<FieldAt>& fields) = 0;
 
   void add(Edit edit) { edits_.push_back(std::move(edit)); }
   std::string_view body(const FieldAt& f) const { return bytes_.substr(f.body, f.end - f.body); }
@@ -150,7 +152,7 @@ class Walker {
       }
     }
     const size_t first = edits_.size();
-    tensor_edits(fields_);
+    if (!tensor_edits(fields_)) return Verdict::kMalformed;
     for (size_t i = first; i < edits_.size(); ++i) growth += edits_[i].growth();
     return Verdict::kOk;
   }
@@ -224,13 +226,30 @@ class TakeOut final : public Walker {
 
  private:
   // More than one field with data is not what writers do, and left to protobuf.
-  void tensor_edits(const std::vector<FieldAt>& fields) override {
-    if (fields.size() != 1 || fields[0].type != kBytes) return;
+  bool tensor_edits(const std::vector<FieldAt>& fields) override {
+    if (fields.size() != 1 || fields[0].type != kBytes) return true;
     const FieldAt& f = fields[0];
-    if (f.end - f.body < least_ || payloads_.size() >= UINT32_MAX) return;
+    if (f.end - f.body < least_ || payloads_.size() >= UINT32_MAX) return true;
+    if (!well_formed(static_cast<Field>(f.number), body(f))) return false;
     const auto index = static_cast<uint32_t>(payloads_.size());
     payloads_.push_back({static_cast<Field>(f.number), body(f)});
     add({f.begin, f.end, varint(bytes_tag(Field::kRaw)) + varint(Marker::kBytes) + marker_.text(index)});
+    return true;
+  }
+
+  static bool well_formed(Field field, std::string_view packed) {
+    switch (field) {
+      case Field::kRaw: return true;
+      case Field::kFloats: return packed.size() % sizeof(float) == 0;
+      case Field::kDoubles: return packed.size() % sizeof(double) == 0;
+      default: break;
+    }
+    size_t length = 0;
+    for (char c : packed) {
+      if (++length > kLongestVarint) return false;
+      if (static_cast<uint8_t>(c) < 0x80) length = 0;
+    }
+    return length == 0;
   }
 
   const size_t least_;
@@ -245,7 +264,7 @@ class PutIn final : public Walker {
   PutIn(std::string_view bytes, const Marker& marker, const RoomOf& room_of) : Walker(bytes), marker_(marker), room_of_(room_of) {}
 
  private:
-  void tensor_edits(const std::vector<FieldAt>& fields) override {
+  bool tensor_edits(const std::vector<FieldAt>& fields) override {
     for (const FieldAt& f : fields) {
       if (f.number != static_cast<uint32_t>(Field::kRaw) || f.type != kBytes) continue;
       const std::optional<uint32_t> index = marker_.payload(body(f));
@@ -253,6 +272,7 @@ class PutIn final : public Walker {
       const Room room = room_of_(*index);
       add({f.begin, f.end, varint(bytes_tag(room.field)) + varint(room.bytes), room.bytes, *index});
     }
+    return true;
   }
 
   const Marker& marker_;
@@ -302,9 +322,7 @@ Layout put_in(std::string_view frame, Message type, const Marker& marker, const 
 
 bool Varints::next(uint64_t& value) {
   if (at_ == bytes_.size()) return false;
-  if (read_varint(bytes_, bytes_.size(), at_, value)) return true;
-  failed_ = true;
-  return false;
+  return read_varint(bytes_, bytes_.size(), at_, value);
 }
 
 int64_t Varints::count(std::string_view bytes) {

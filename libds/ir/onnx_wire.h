@@ -75,20 +75,17 @@ struct Room {
 using RoomOf = std::function<Room(uint32_t index)>;
 Layout put_in(std::string_view frame, Message type, const Marker& marker, const RoomOf& room_of);
 
-// Reads the varints of a packed field one after the other. False at the end, and on malformed ones
-// (then `failed()`).
+// Reads the varints of a packed field one after the other.
 class Varints {
  public:
   explicit Varints(std::string_view bytes) : bytes_(bytes) {}
-  bool next(uint64_t& value);
-  bool failed() const { return failed_; }
+  bool next(uint64_t& value);  // false at the end
   // How many there are: bytes that end one.
   static int64_t count(std::string_view bytes);
 
  private:
   std::string_view bytes_;
   size_t at_ = 0;
-  bool failed_ = false;
 };
 
 }  // namespace ds::wire

@@ -62,9 +62,10 @@ void Buffer::settle_deferred() const {
   if (!deferral_->made()) deferral_->make();
 }
 
-std::shared_ptr<Buffer> Buffer::separate() const {
-  DS_CHECK(deferral_ != nullptr);
-  return deferred(bytes_, deferral_->fill());  // pages of its own, given back as soon as it goes
+std::shared_ptr<Buffer> Buffer::transient(const std::shared_ptr<Buffer>& buffer) {
+  if (buffer->pending()) return deferred(buffer->bytes_, buffer->deferral_->fill());  // pages of its own, given back as soon as it goes
+  if (!buffer->forget_) return buffer;
+  return borrow(buffer->data_, buffer->bytes_, std::shared_ptr<const void>(buffer->data_, [buffer](const void*) { buffer->forget_(); }));
 }
 
 }  // namespace ds

@@ -141,9 +141,9 @@ Tensor Tensor::clone(Tier tier) const {
 }
 
 Tensor Tensor::transient() const {
-  if (buffer_ == nullptr || !buffer_->pending()) return *this;
   Tensor t = *this;
-  t.buffer_ = buffer_->separate();
+  if (buffer_ == nullptr) return t;
+  t.buffer_ = Buffer::transient(buffer_);
   t.data_ = t.buffer_->data() + (data_ - buffer_->data());
   return t;
 }
@@ -174,6 +174,16 @@ Tensor Tensor::pack_as(DType dtype) const {
   for (int64_t i = 0; i < numel_; ++i)
     to[i / per_byte] |= static_cast<uint8_t>((from[i] & ((1 << bits) - 1)) << (bits * (i % per_byte)));
   return out;
+}
+
+Tensor Tensor::deferred(DType dtype, Shape shape, Buffer::Fill fill) {
+  // Below this a copy costs less than pages of its own; it also bounds the number of mappings.
+  constexpr size_t kLeast = 64 << 10;
+  Tensor t = Tensor::wrap(dtype, std::move(shape), nullptr);
+  if (t.bytes() >= kLeast) return Tensor(dtype, t.shape_, Buffer::deferred(t.bytes(), std::move(fill)));
+  t = empty(dtype, t.shape_, Tier::kParameters);
+  if (t.bytes() > 0) fill(static_cast<std::byte*>(t.mutable_raw()));
+  return t;
 }
 
 Tensor Tensor::cast(DType dtype) const {

@@ -44,6 +44,8 @@ class Buffer {
   static std::shared_ptr<Buffer> deferred(size_t bytes, Fill fill);
   // `count` default-constructed objects of an object dtype (Tensor::empty calls it).
   static std::shared_ptr<Buffer> of_objects(DType dtype, size_t count);
+  // The borrowed memory can be had again from a file: `forget` lets go of it for now.
+  void set_forget(std::function<void()> forget) { forget_ = std::move(forget); }
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -57,8 +59,9 @@ class Buffer {
   }
   // Whether the content of a deferred buffer is still to be made.
   bool pending() const;
-  // The same content in a buffer that lives by itself; this one stays pending. Precondition: pending().
-  std::shared_ptr<Buffer> separate() const;
+  // The same content for one use: `buffer` itself; or where it is pending a copy, and where it can be had
+  // again a view that lets go of the memory in the end.
+  static std::shared_ptr<Buffer> transient(const std::shared_ptr<Buffer>& buffer);
 
  private:
   Buffer() = default;
@@ -69,6 +72,7 @@ class Buffer {
   Tier tier_ = Tier::kHost;
   std::shared_ptr<const void> owner_;  // set for borrowed and deferred memory
   Deferral* deferral_ = nullptr;       // owner_, when it is one
+  std::function<void()> forget_;
 };
 
 class Tensor {
@@ -79,6 +83,8 @@ class Tensor {
 
   static Tensor empty(DType dtype, Shape shape, Tier tier = Tier::kHost);  // not initialised
   static Tensor zeros(DType dtype, Shape shape, Tier tier = Tier::kHost);
+  // Content that `fill` writes when it is needed (Buffer::deferred); small tensors are filled at once.
+  static Tensor deferred(DType dtype, Shape shape, Buffer::Fill fill);
   // Wraps memory of the caller, who keeps it alive.
   static Tensor wrap(DType dtype, Shape shape, void* data);
   template <typename T>
@@ -135,8 +141,8 @@ class Tensor {
   // Rows [begin, end) of the first axis, sharing the buffer.
   Tensor rows(int64_t begin, int64_t end) const;
   Tensor clone(Tier tier = Tier::kHost) const;
-  // For who reads a tensor once and lets go (packing, saving, counting): itself, or where its memory is
-  // deferred and not made yet a copy that dies with the result.
+  // For who reads a tensor once and lets go (packing, saving, counting): the same tensor, whose memory goes
+  // with the result where it can be had again (deferred and not made yet, or a file's).
   Tensor transient() const;
   // Element-wise conversion (C++ conversion rules; floats to integers truncate).
   Tensor cast(DType dtype) const;

@@ -230,8 +230,7 @@ KernelDef onednn(const char* name, GeometryFn geometry, ConvMaker make, int weig
     kernels::onednn::ConvRequest r;
     r.shape = geometry(q);
     r.bias = q.in(2).defined();
-    const Tensor* w = weight < 0 ? nullptr : q.constant(static_cast<size_t>(weight));
-    r.weights = w == nullptr ? nullptr : w->data<float>();
+    if (weight >= 0) r.weights = ops::constant_content(q, static_cast<size_t>(weight));
     return make(r, why);
   });
 }
@@ -320,7 +319,7 @@ kernels::onednn::ConvRequest ops::conv_request(const KernelQuery& q) {
   r.src_block = block_of(q.in(0).layout);
   r.dst_block = block_of(q.out(0).layout);
   r.bias = q.in(2).defined();
-  r.weights = q.constant(1) == nullptr ? nullptr : q.constant(1)->data<float>();
+  r.weights = constant_content(q, 1);
   return r;
 }
 

@@ -221,15 +221,13 @@ Addend addend_of(const TensorDesc& c) {
 
 using kernels::onednn::MatMulRequest;
 
-const float* weights_of(const KernelQuery& q) { return q.constant(1) == nullptr ? nullptr : q.constant(1)->data<float>(); }
-
 KernelDef onednn_matmul() {
   return ops::onednn_kernel("onednn/matmul", [](const KernelQuery& q, std::string& why) {
     const Batched b = batched_of(q);
     MatMulRequest r;
     r.shape = b.gemm;
     r.batch = b.batch;
-    r.weights = weights_of(q);
+    r.weights = ops::constant_content(q, 1);
     for (size_t i = 0; i < b.a_offset.size() && why.empty(); ++i) {
       const auto n = static_cast<int64_t>(i);
       if (b.a_offset[i] != n * b.gemm.m * b.gemm.k || b.b_offset[i] != n * b.gemm.k * b.gemm.n) why = "batch axes broadcast";
@@ -244,7 +242,7 @@ KernelDef onednn_gemm() {
     MatMulRequest r;
     r.shape = gemm_shape(q);
     r.alpha = q.node.attr_float("alpha", 1.0f);
-    r.weights = weights_of(q);
+    r.weights = ops::constant_content(q, 1);
     const float beta = q.node.attr_float("beta", 1.0f);
     const Addend addend = addend_of(q.in(2));
     r.bias = q.in(2).defined() && beta != 0.0f;

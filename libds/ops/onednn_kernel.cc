@@ -20,7 +20,7 @@ class ProgramKernel final : public Kernel {
   void run(const KernelContext& c) override {
     const void* inputs[kMostInputs] = {};
     for (size_t i = 0; i < c.input_count() && i < kMostInputs; ++i)
-      if (c.has_input(i)) inputs[i] = c.input(i).raw();
+      if (c.has_input(i) && (program_->reads(static_cast<int>(i)) || static_cast<int>(i) == addend_)) inputs[i] = c.input(i).raw();
     if (addend_ >= 0) copy_addend(static_cast<const char*>(inputs[addend_]), static_cast<char*>(c.output(0).mutable_raw()));
     program_->run(inputs, c.output(0).mutable_raw(), c.workspace());
   }
@@ -69,6 +69,15 @@ KernelDef onednn_kernel(const char* name, MakeProgram make, int addend) {
     return std::make_unique<ProgramKernel>(std::move(program), addend, q.out(0).bytes());
   };
   return k;
+}
+
+kernels::onednn::Content constant_content(const KernelQuery& query, size_t i) {
+  if (query.constant(i) == nullptr) return {};
+  if (query.for_sizes) return [] { return std::shared_ptr<const void>(); };
+  return [constant = *query.constant(i)] {
+    auto content = std::make_shared<const Tensor>(constant.transient());
+    return std::shared_ptr<const void>(content, content->raw());
+  };
 }
 
 int block_of(Layout layout) { return layout == Layout::kPlain ? 1 : layout == Layout::kBlocked8 ? 8 : 16; }

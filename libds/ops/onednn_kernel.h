@@ -18,6 +18,9 @@ using MakeProgram = std::function<std::unique_ptr<kernels::onednn::Program>(cons
 // there unless the two share memory, which the KernelDef allows.
 KernelDef onednn_kernel(const char* name, MakeProgram make, int addend = -1);
 
+// Input i of the query for a program that packs it; empty unless it is constant.
+kernels::onednn::Content constant_content(const KernelQuery& query, size_t i);
+
 // Channels per block of a layout, and back.
 int block_of(Layout layout);
 Layout layout_of(int block);

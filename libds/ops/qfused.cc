@@ -61,7 +61,7 @@ struct Prepared {
 std::shared_ptr<Prepared> prepare(const KernelQuery& q, const QConvShape& shape) {
   auto p = std::make_shared<Prepared>();
   p->shape = shape;
-  p->w = *q.constant(1);
+  p->w = q.constant(1)->transient();  // most kernels pack it and let it go
   p->x_zero = attr_i32(q.node, "x_zero");
   const auto channels = static_cast<size_t>(shape.out_channels);
   const auto spread = [&](std::vector<double> values) {

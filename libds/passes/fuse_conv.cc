@@ -9,6 +9,25 @@
 namespace ds {
 namespace {
 
+// w[m] * scale[m], in double. Made when a kernel asks for it: most pack it and need no plain copy.
+Tensor scaled_rows(const Tensor& w, const std::vector<double>& scale) {
+  return Tensor::deferred(w.dtype(), w.shape(), [w, scale](std::byte* to) {
+    const Tensor from = w.transient();
+    const size_t each = static_cast<size_t>(w.numel()) / scale.size();
+    dispatch_dtype(w.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      if constexpr (std::is_convertible_v<T, float> && !std::is_integral_v<T>) {
+        using Through = std::conditional_t<std::is_floating_point_v<T>, T, float>;  // 16-bit types round from float
+        const T* x = from.data<T>();
+        T* y = reinterpret_cast<T*>(to);
+        for (size_t m = 0; m < scale.size(); ++m)
+          for (size_t i = m * each; i < (m + 1) * each; ++i)
+            y[i] = static_cast<T>(static_cast<Through>(static_cast<double>(x[i]) * scale[m]));
+      }
+    });
+  });
+}
+
 class Fuser {
  public:
   explicit Fuser(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
@@ -60,16 +79,11 @@ class Fuser {
     if (w == nullptr || !is_float(w->dtype()) || (has_bias && b == nullptr)) return false;
     const int64_t channels = w->dim(0);
     if (static_cast<int64_t>(scale.size()) != channels || static_cast<int64_t>(shift.size()) != channels) return false;
-    std::vector<double> weights = w->to_doubles(), bias = b != nullptr ? b->to_doubles() : std::vector<double>(scale.size(), 0.0);
-    const size_t each = weights.size() / scale.size();
-    for (size_t m = 0; m < scale.size(); ++m) {
-      for (size_t i = 0; i < each; ++i) weights[m * each + i] *= scale[m];
-      bias[m] = bias[m] * scale[m] + shift[m];
-    }
+    std::vector<double> bias = b != nullptr ? b->to_doubles() : std::vector<double>(scale.size(), 0.0);
+    for (size_t m = 0; m < scale.size(); ++m) bias[m] = bias[m] * scale[m] + shift[m];
     const DType dtype = w->dtype();
-    const Shape shape = w->shape();
     const std::string name = graph_.value(n.input(1)).name;
-    rw_.set_input(conv, 1, rw_.add_constant(name + "/folded", Tensor::of<double>(shape, std::span<const double>(weights)).cast(dtype)));
+    rw_.set_input(conv, 1, rw_.add_constant(name + "/folded", scaled_rows(*w, scale)));
     rw_.set_input(conv, 2, rw_.add_constant(name + "/folded_bias", Tensor::vector<double>(std::span<const double>(bias)).cast(dtype)));
     rw_.replace_uses(graph_.node(last).outputs[0], graph_.node(conv).outputs[0]);
     sweep(last);

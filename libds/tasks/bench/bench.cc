@@ -69,7 +69,7 @@ void describe(const Contender& c, ModelReport& report) {
   struct stat info {};
   if (report.path != "-" && ::stat(report.path.c_str(), &info) == 0) report.file_bytes = info.st_size;
   for (ValueId id : c.graph->initializers()) {
-    const Tensor& t = *c.graph->value(id).constant;
+    const Tensor t = c.graph->value(id).constant->transient();
     report.parameters += t.numel();
     report.parameter_bytes += static_cast<int64_t>(t.bytes());
     report.nonzero_parameters += count_nonzero(t);

@@ -65,6 +65,7 @@ void measure(const std::shared_ptr<Graph>& graph, const std::vector<Shape>& shap
   if (!r.why_no_cost.empty()) return;
   CompileOptions options;
   options.threads = num_threads();
+  options.for_sizes = true;
   const auto plan = compile(specialised, options);
   Inspection::Measured m;
   for (const Step& step : plan->steps) {
@@ -105,7 +106,7 @@ Inspection inspect_model(const std::string& path, const InspectOptions& options)
     r.metadata = g.metadata;
     r.nodes = static_cast<int64_t>(g.node_count());
     for (ValueId id : g.initializers()) {
-      const Tensor& t = *g.value(id).constant;
+      const Tensor t = g.value(id).constant->transient();
       r.parameters += t.numel();
       r.parameter_bytes += static_cast<int64_t>(t.bytes());
       r.nonzero_parameters += count_nonzero(t);

@@ -66,7 +66,8 @@ class Trainer {
       checkpoint();
       result_.interrupted = true;
     } else if (!options_.output.empty()) {
-      save_model(*with_trained_weights(*model_, train_, best_.empty() ? executor_->states() : best_), options_.output);
+      save_model(*with_trained_weights(*model_, train_, best_.empty() ? executor_->states() : best_), options_.output,
+                 {.external_data = options_.external_data});
     }
     return std::move(result_);
   }
@@ -154,7 +155,7 @@ class Trainer {
   std::string fingerprint() const {
     const TrainGraphOptions& g = options_.graph;
     const std::string text = fmt::format(
-        "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", serialize_model(*model_), options_.data,
+        "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", model_hash(*model_), options_.data,
         options_.validation, options_.validation_split, options_.label_key, options_.augment, static_cast<int>(g.loss),
         static_cast<int>(g.optimizer), g.momentum, g.nesterov, g.beta1, g.beta2, g.epsilon, g.weight_decay,
         fmt::join(g.freeze, ","), static_cast<int>(options_.schedule.shape), options_.schedule.base, options_.schedule.floor,

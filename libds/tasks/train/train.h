@@ -21,6 +21,7 @@ namespace ds {
 struct TrainOptions {
   std::string model;          // path; "-" is standard input
   std::string output;         // path; "-" is standard output; empty: nothing is written
+  bool external_data = false; // weights in a file beside the output
   std::string data;           // data set specification (data/dataset.h)
   std::string validation;     // the same; empty: --val-split of the training data, if any
   double validation_split = 0;
