@@ -5,6 +5,7 @@
 #include <google/protobuf/stubs/logging.h>
 
 #include <limits>
+#include <set>
 
 #include "libds/base/file.h"
 #include "libds/ir/onnx_attributes.h"
@@ -26,8 +27,9 @@ class UnknownOps {
     collect(model.graph(), 0);
   }
 
-  void check() const {
-    if (found_.empty()) return;
+  // Empty when all are known.
+  std::string list() const {
+    if (found_.empty()) return {};
     std::string list;
     for (const auto& [key, names] : found_) {
       const auto& [domain, op] = key;
@@ -39,7 +41,7 @@ class UnknownOps {
                           fmt::join(shown, "', '"),
                           names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
     }
-    fail(ExitCode::kUnsupported, "operators that are not supported: {}", list);
+    return "operators that are not supported: " + list;
   }
 
  private:
@@ -61,9 +63,13 @@ class UnknownOps {
 
 // --- the model ---------------------------------------------------------------------------------
 
-void check_opset(int64_t opset) {
-  if (opset < kOldestOpset || opset > kNewestOpset)
-    fail(ExitCode::kUnsupported, "opset {} is not supported ({} to {} are)", opset, kOldestOpset, kNewestOpset);
+// Versions of ai.onnx among these that are not supported; empty when all are.
+std::string unsupported_opsets(const std::set<int64_t>& opsets) {
+  std::vector<int64_t> wrong;
+  for (int64_t opset : opsets)
+    if (opset < kOldestOpset || opset > kNewestOpset) wrong.push_back(opset);
+  if (wrong.empty()) return {};
+  return fmt::format("opset {} is not supported ({} to {} are)", fmt::join(wrong, ", "), kOldestOpset, kNewestOpset);
 }
 
 // Everything beside the graph. Returns the version of domain ai.onnx.
@@ -86,7 +92,6 @@ int64_t read_header(const onnx::ModelProto& model, Graph& g) {
       if (plain_domain(n.domain()).empty()) bad_data("no opset is given for domain ai.onnx");
     return kNewestOpset;
   }
-  check_opset(main->second);
   return main->second;
 }
 
@@ -94,10 +99,14 @@ std::shared_ptr<Graph> import_model(onnx::ModelProto& model, const std::string& 
   auto graph = std::make_shared<Graph>();
   const int64_t opset = read_header(model, *graph);
   const InlinedFunctions inlined = inline_functions(model, opset);
-  for (int64_t version : inlined.opsets) check_opset(version);
+  std::set<int64_t> opsets(inlined.opsets.begin(), inlined.opsets.end());
+  opsets.insert(opset);
+  std::vector<std::string> unsupported = {unsupported_opsets(opsets)};  // all of it at once, not the first only
+  if (!options.allow_unknown_ops) unsupported.push_back(UnknownOps(model).list());
+  std::erase(unsupported, "");
+  if (!unsupported.empty()) fail(ExitCode::kUnsupported, "{}", fmt::join(unsupported, "; "));
   if (inlined.any) model.clear_functions();
   graph->opaque = model_skeleton(model);
-  if (!options.allow_unknown_ops) UnknownOps(model).check();
   ExternalFiles files(folder, payloads);
   read_main_graph(*model.mutable_graph(), {opset, options.allow_unknown_ops, files}, *graph);
   verify_graph(*graph);

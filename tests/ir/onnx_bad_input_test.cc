@@ -58,6 +58,36 @@ TEST(OnnxBadInput, DeepNestingIsRefusedNotFollowed) {
   expect_error(ExitCode::kBadData, {"nested too deep"}, [&] { parse_model(bytes); });
 }
 
+// A length-delimited field around `body`.
+std::string field(int number, const std::string& body) {
+  std::string text(1, static_cast<char>((number << 3) | 2));
+  size_t n = body.size();
+  for (; n >= 0x80; n >>= 7) text.push_back(static_cast<char>(n | 0x80));
+  text.push_back(static_cast<char>(n));
+  return text + body;
+}
+
+TEST(OnnxBadInput, TenThousandLevelsOfAnything) {
+  const std::string whole = relu_model().bytes();
+  std::string graph, type, group(20000, '\xcb'), sparse;
+  for (int i = 0; i < 10000; ++i) {
+    graph = field(1, field(5, field(6, graph)));  // graph { node { attribute { g
+    type = field(4, field(1, type));              // sequence_type { elem_type
+  }
+  for (size_t i = 1; i < group.size(); i += 2) group[i] = '\x06';  // groups that never end
+  expect_error(ExitCode::kBadData, {"nested too deep"}, [&] { parse_model(whole + field(7, graph)); });
+  expect_error(ExitCode::kBadData, {"not an ONNX model"}, [&] { parse_model(whole + field(7, field(11, field(2, type)))); });
+  expect_error(ExitCode::kBadData, {"not an ONNX model"}, [&] { parse_model(whole + group); });
+  expect_error(ExitCode::kBadData, {"not an ONNX model"}, [&] { parse_model(whole + field(7, field(5, group))); });
+}
+
+TEST(OnnxBadInput, OpsetAndOperatorsAtOnce) {
+  ModelBuilder b = relu_model(1000);
+  b.node("Frobnicate", {"x"}, {"a"}, "f1");
+  b.node("FusedThing", {"x"}, {"c"}, "ft").set_domain("com.example");
+  expect_bad(b, {"opset 1000 is not supported", "Frobnicate", "com.example.FusedThing"}, ExitCode::kUnsupported);
+}
+
 TEST(OnnxBadInput, Opsets) {
   expect_bad(relu_model(6), {"opset 6 is not supported"}, ExitCode::kUnsupported);
   expect_bad(relu_model(1000), {"opset 1000"}, ExitCode::kUnsupported);

@@ -102,6 +102,21 @@ TEST(OnnxFunctions, AreRefusedWhenTheyDoNotEndOrDoNotFit) {
   ModelBuilder endless = calling("Self");
   inner(function(endless, "Self", {"a"}, {"r"}), "Self", {"a"}, {"r"}).set_domain("local");
   expect_error(ExitCode::kBadData, {"local.Self", "without end"}, [&] { parse_model(endless.bytes()); });
+  ModelBuilder mutual = calling("Ping");
+  inner(function(mutual, "Ping", {"a"}, {"r"}), "Pong", {"a"}, {"r"}).set_domain("local");
+  inner(function(mutual, "Pong", {"a"}, {"r"}), "Ping", {"a"}, {"r"}).set_domain("local");
+  expect_error(ExitCode::kBadData, {"without end"}, [&] { parse_model(mutual.bytes()); });
+  ModelBuilder hidden = calling("Deep");  // the call is in a branch
+  auto& branch = *inner(function(hidden, "Deep", {"a"}, {"r"}), "If", {"a"}, {"r"}).add_attribute();
+  branch.set_name("then_branch");
+  branch.set_type(onnx::AttributeProto::GRAPH);
+  auto& again = *branch.mutable_g()->add_node();
+  again.set_op_type("Deep");
+  again.set_domain("local");
+  again.add_input("a");
+  again.add_output("b");
+  branch.mutable_g()->add_output()->set_name("b");
+  expect_error(ExitCode::kBadData, {"without end"}, [&] { parse_model(hidden.bytes()); });
   ModelBuilder bomb = calling("B0");  // 2^40 calls
   for (int i = 0; i < 40; ++i) {
     auto& f = function(bomb, "B" + std::to_string(i), {"a"}, {"r"});

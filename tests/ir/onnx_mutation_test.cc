@@ -9,6 +9,7 @@
 #include "libds/ir/onnx_export.h"
 #include "libds/ir/onnx_import.h"
 #include "tests/ir/model_builder.h"
+#include "tests/support/fuzz_onnx.h"
 
 namespace ds {
 namespace {
@@ -170,6 +171,7 @@ TEST(OnnxMutation, CorpusReplays) {
     std::ifstream file(entry.path(), std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
     expect_sound(bytes, entry.path().filename().string());
+    EXPECT_NO_THROW(test::fuzz_onnx(bytes)) << entry.path();
     ++files;
   }
   EXPECT_GT(files, 0) << folder;
