@@ -33,6 +33,7 @@ void register_random_ops(OpRegistry& registry);    // Dropout
 void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and their gradients
 void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_einsum_ops(OpRegistry& registry);
+void register_recurrent_ops(OpRegistry& registry);  // RNN, GRU, LSTM
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 void register_bitwise_ops(OpRegistry& registry);      // Bitwise*, BitShift, BitCast
 void register_composed_ops(OpRegistry& registry);     // formulas over other operators
