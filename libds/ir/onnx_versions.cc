@@ -37,6 +37,7 @@ Tensor moved_content(const Graph& g, const Node& n, const Moved& row) {
   switch (row.kind) {
     case MovedKind::kInts: return Tensor::vector<int64_t>(n.attr_ints(row.attr));
     case MovedKind::kInt: return Tensor::vector<int64_t>(std::vector<int64_t>{n.attr_int(row.attr, 0)});
+    case MovedKind::kIntScalar: return Tensor::scalar(n.attr_int(row.attr, 0));
     case MovedKind::kFloats: return Tensor::vector<float>(n.attr_floats(row.attr));
     case MovedKind::kFloat: return Tensor::scalar(n.attr_float(row.attr, 0));
     case MovedKind::kLikeInput: break;
@@ -146,7 +147,8 @@ bool movable(const Node& n, const Tensor* t, const Moved& row) {
   if (t == nullptr) return false;
   switch (row.kind) {
     case MovedKind::kInts: return is_int(t->dtype()) && (t->numel() > 0 || is_reduce(n));
-    case MovedKind::kInt: return is_int(t->dtype()) && t->numel() == 1;
+    case MovedKind::kInt:
+    case MovedKind::kIntScalar: return is_int(t->dtype()) && t->numel() == 1;
     case MovedKind::kFloats: return t->dtype() == DType::kF32;
     case MovedKind::kFloat:
     case MovedKind::kLikeInput: break;
@@ -306,7 +308,8 @@ void move_inputs_to_attributes(Rewriter& rw, NodeId id, int64_t opset) {
     Attribute content;
     switch (row.kind) {
       case MovedKind::kInts: content = t->to_ints(); break;
-      case MovedKind::kInt: content = t->to_ints()[0]; break;
+      case MovedKind::kInt:
+      case MovedKind::kIntScalar: content = t->to_ints()[0]; break;
       case MovedKind::kFloats: content = std::vector<float>(t->span<float>().begin(), t->span<float>().end()); break;
       case MovedKind::kFloat:
       case MovedKind::kLikeInput: content = static_cast<float>(t->to_doubles()[0]); break;
@@ -322,6 +325,7 @@ void downgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
     if (op == row.op && opset < row.since && rw.graph().node(id).input(row.input) != kNone) rw.set_input(id, row.input, kNone);
   if (op == "Split" && opset < 18) downgrade_split(rw, id);
   if (op == "Resize") downgrade_resize(rw, id, opset);
+  if (op == "DFT" && opset < 20 && rw.graph().node(id).input(2) == kNone) rw.set_attr(id, "axis", int64_t{-2});
   if (op == "ScatterElements" && opset < 11) rw.set_op(id, "Scatter");
   if (is_softmax(rw.graph().node(id)) && opset < kSoftmaxPerAxis) {
     const std::optional<int64_t> axis = flattened_softmax_axis(rw.graph(), rw.graph().node(id));
@@ -346,6 +350,8 @@ void upgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
   if (!rw.graph().node(id).domain.empty()) return;
   with_context([&] { return rw.graph().node(id).label(); }, [&] {
     rw.insert_before(id);
+    // The first axis after the batch was the default, now it is the last one.
+    if (rw.graph().node(id).op == "DFT" && opset < 20 && !rw.graph().node(id).has_attr("axis")) rw.set_attr(id, "axis", int64_t{1});
     move_attributes_to_inputs(rw, id, opset);
     const std::string op = rw.graph().node(id).op;
     if (is_softmax(rw.graph().node(id))) upgrade_softmax(rw, id, opset);

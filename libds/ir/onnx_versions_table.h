@@ -12,6 +12,7 @@ namespace ds::versions {
 enum class MovedKind {
   kInts,    // list of integers -> 1-D i64
   kInt,     // integer -> 1-D i64 of one element
+  kIntScalar,  // integer -> i64 scalar
   kFloats,  // list of floats -> 1-D f32
   kFloat,   // float -> f32 scalar
   kLikeInput,  // float -> scalar of input 0's type
@@ -27,6 +28,7 @@ struct Moved {
 inline constexpr Moved kMoved[] = {
     {"Clip", 11, "max", 2, MovedKind::kLikeInput},
     {"Clip", 11, "min", 1, MovedKind::kLikeInput},
+    {"DFT", 20, "axis", 2, MovedKind::kIntScalar},
     {"Dropout", 12, "ratio", 1, MovedKind::kFloat},
     {"Pad", 11, "value", 2, MovedKind::kLikeInput},
     {"Pad", 11, "pads", 1, MovedKind::kInts},

@@ -28,6 +28,10 @@ void register_all_ops(OpRegistry& registry) {
   register_matmul_ops(registry);
   register_einsum_ops(registry);
   register_recurrent_ops(registry);
+  register_signal_ops(registry);
+  register_signal_table_ops(registry);
+  register_col2im_ops(registry);
+  register_linear_attention_ops(registry);
   register_pool_ops(registry);
   register_shape_ops(registry);
   register_movement_ops(registry);

@@ -34,6 +34,10 @@ void register_conv_ops(OpRegistry& registry);     // Conv, ConvTranspose and the
 void register_matmul_ops(OpRegistry& registry);   // MatMul, Gemm
 void register_einsum_ops(OpRegistry& registry);
 void register_recurrent_ops(OpRegistry& registry);  // RNN, GRU, LSTM
+void register_signal_ops(OpRegistry& registry);        // DFT, STFT
+void register_signal_table_ops(OpRegistry& registry);  // HannWindow and its like, MelWeightMatrix
+void register_col2im_ops(OpRegistry& registry);
+void register_linear_attention_ops(OpRegistry& registry);
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 void register_bitwise_ops(OpRegistry& registry);      // Bitwise*, BitShift, BitCast
 void register_composed_ops(OpRegistry& registry);     // formulas over other operators
