@@ -102,12 +102,70 @@ ops::RunFn plan_dft(const DftFlags& flags, const Shape& in, const IntArgs& args)
   };
 }
 
+// --- gradients ---------------------------------------------------------------------------------------
+
+// The axis cut, or padded with zeros at its end, to `size`.
+ValueId resized(GradContext& g, ValueId x, int64_t axis, int64_t size) {
+  const Shape shape = g.shape(x);
+  const int64_t now = shape[static_cast<size_t>(axis)];
+  if (now > size) return g.emit("Slice", {x, g.ints({0}), g.ints({size}), g.ints({axis})});
+  if (now == size) return x;
+  std::vector<int64_t> pads(2 * shape.size(), 0);
+  pads[shape.size() + static_cast<size_t>(axis)] = size - now;
+  return g.emit("Pad", {x, g.ints(pads)});
+}
+
+ValueId transform(GradContext& g, ValueId x, int64_t length, int64_t axis, bool inverse, bool onesided) {
+  const ValueId at = g.rewriter().add_constant("axis", Tensor::scalar(axis));
+  const ValueId n = g.rewriter().add_constant("dft_length", Tensor::scalar(length));
+  return g.emit("DFT", {x, n, at}, {{"inverse", int64_t{inverse}}, {"onesided", int64_t{onesided}}});
+}
+
+// The adjoint of the forward transform of `length` elements, applied to a spectrum, whole or half: the
+// inverse without its factor. Real and imaginary parts.
+ValueId adjoint(GradContext& g, ValueId d, int64_t axis, int64_t length) {
+  const ValueId back = transform(g, resized(g, d, axis, length), length, axis, true, false);
+  return g.emit("Mul", {back, g.scalar(static_cast<double>(length), g.dtype(d))});
+}
+
+std::optional<int64_t> constant_int(GradContext& g, size_t i, const char* what) {
+  if (g.input(i) == kNone) return std::nullopt;
+  const Tensor* t = g.rewriter().graph().value(g.input(i)).constant.get();
+  if (t == nullptr) fail(ExitCode::kUnsupported, "{} is computed at run time", what);
+  return one_int(t->to_ints(), what);
+}
+
+void grad_dft(GradContext& g) {
+  if (!g.needs(0)) return;
+  const DftFlags flags(g.node());
+  const Shape in = g.shape(g.input(0));
+  const int64_t axis = dft_axis(constant_int(g, 2, "axis"), static_cast<int64_t>(in.size()));
+  const int64_t n = dft_length(flags, constant_int(g, 1, "dft_length"), in[static_cast<size_t>(axis)]);
+  ValueId d = g.d_output(0);
+  if (!flags.inverse) {
+    d = adjoint(g, d, axis, n);
+  } else {
+    d = transform(g, d, n, axis, false, flags.onesided);
+    // All but a half spectrum's elements that mirror themselves stand for two.
+    std::vector<double> weight(static_cast<size_t>(g.shape(d)[static_cast<size_t>(axis)]),
+                               1.0 / static_cast<double>(n));
+    for (size_t k = 1; flags.onesided && 2 * k < static_cast<size_t>(n); ++k) weight[k] *= 2;
+    Shape along(in.size(), 1);
+    along[static_cast<size_t>(axis)] = static_cast<int64_t>(weight.size());
+    const Tensor factor = Tensor::of<double>(along, weight).cast(g.dtype(d));
+    d = g.emit("Mul", {d, g.rewriter().add_constant("weight", factor)});
+  }
+  d = resized(g, d, axis, in[static_cast<size_t>(axis)]);
+  g.set_d_input(0, resized(g, d, static_cast<int64_t>(in.size()) - 1, in.back()));
+}
+
 void register_dft(OpRegistry& registry) {
   OpDef def;
   def.name = "DFT";
   def.min_inputs = 1;
   def.max_inputs = 3;
   def.infer = infer_dft;
+  def.grad = grad_dft;
   def.shape_inputs = 0b110;
   KernelDef k;
   k.name = "portable/dft";
@@ -192,12 +250,41 @@ ops::RunFn plan_stft(bool onesided, const Shape& in, std::optional<int64_t> wind
   };
 }
 
+// Legend: B sequences, F frames of W elements, C components.
+void grad_stft(GradContext& g) {
+  const Shape in = g.shape(g.input(0)), out = g.shape(g.output(0));
+  const int64_t B = in[0], C = in[2], F = out[1];
+  const int64_t step = constant_int(g, 1, "frame_step").value_or(0);
+  const bool windowed = g.input(2) != kNone;
+  const std::optional<int64_t> window = windowed ? std::optional(g.shape(g.input(2))[0]) : std::nullopt;
+  const int64_t W = stft_frame(constant_int(g, 3, "frame_length"), window, in[1]);
+  const std::vector<int64_t> channels_first = {0, 2, 1};
+  // Gradient of the windowed frames, as columns of blocks: [B, C * W, F].
+  ValueId d = resized(g, adjoint(g, g.d_output(0), 2, W), 3, C);
+  d = g.emit("Transpose", {d}, {{"perm", std::vector<int64_t>{0, 3, 2, 1}}});
+  const Attributes strides = {{"strides", std::vector<int64_t>{step}}};
+  if (windowed && g.needs(2)) {
+    Attributes blocks = strides;
+    blocks["block_shape"] = std::vector<int64_t>{W};
+    const ValueId frames =
+        g.emit("Im2Col", {g.emit("Transpose", {g.input(0)}, {{"perm", channels_first}})}, blocks);
+    const ValueId product = g.emit("Mul", {g.emit("Reshape", {frames, g.ints({B, C, W, F})}), d});
+    g.set_d_input(2, g.emit("ReduceSum", {product, g.ints({0, 1, 3})}, {{"keepdims", int64_t{0}}}));
+  }
+  if (!g.needs(0)) return;
+  if (windowed) d = g.emit("Mul", {d, g.emit("Reshape", {g.input(2), g.ints({W, 1})})});
+  d = g.emit("Reshape", {d, g.ints({B, C * W, F})});
+  d = g.emit("Col2Im", {d, g.ints({in[1]}), g.ints({W})}, strides);
+  g.set_d_input(0, g.emit("Transpose", {d}, {{"perm", channels_first}}));
+}
+
 void register_stft(OpRegistry& registry) {
   OpDef def;
   def.name = "STFT";
   def.min_inputs = 2;
   def.max_inputs = 4;
   def.infer = infer_stft;
+  def.grad = grad_stft;
   def.shape_inputs = 0b1010;
   KernelDef k;
   k.name = "portable/stft";
