@@ -32,6 +32,7 @@ void register_all_ops(OpRegistry& registry) {
   register_signal_table_ops(registry);
   register_col2im_ops(registry);
   register_linear_attention_ops(registry);
+  register_causal_conv_ops(registry);
   register_pool_ops(registry);
   register_shape_ops(registry);
   register_movement_ops(registry);

@@ -38,6 +38,7 @@ void register_signal_ops(OpRegistry& registry);        // DFT, STFT
 void register_signal_table_ops(OpRegistry& registry);  // HannWindow and its like, MelWeightMatrix
 void register_col2im_ops(OpRegistry& registry);
 void register_linear_attention_ops(OpRegistry& registry);
+void register_causal_conv_ops(OpRegistry& registry);  // CausalConvWithState
 void register_pool_ops(OpRegistry& registry);     // MaxPool, AveragePool and the global forms
 void register_bitwise_ops(OpRegistry& registry);      // Bitwise*, BitShift, BitCast
 void register_composed_ops(OpRegistry& registry);     // formulas over other operators

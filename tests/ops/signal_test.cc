@@ -33,6 +33,9 @@ const bool added = add_cases({
     {"LinearAttention",
      {random_tensor({2, 5, 16}, 1), random_tensor({2, 5, 8}, 2), random_tensor({2, 5, 6}, 3), random_tensor({2, 2, 4, 3}, 4),
       random_tensor({2, 5, 8}, 5, -1, 0), random_tensor({2, 5, 1}, 6, 0, 1)}, heads(4, 2, "gated_delta"), 2, {-1}, 1e-5, "gated_delta"},
+    {"CausalConvWithState", {random_tensor({2, 3, 5}, 1), random_tensor({3, 1, 4}, 2)}, {}, 2, {}, 1e-5, "plain"},
+    {"CausalConvWithState", {random_tensor({2, 3, 5}, 1), random_tensor({3, 1, 4}, 2), random_tensor({3}, 3), random_tensor({2, 3, 3}, 4)},
+     {{"activation", text("silu")}}, 2, {}, 1e-5, "silu"},
 });
 
 // Every length up to 70 and one with a large prime factor: products of small primes, primes, ...
