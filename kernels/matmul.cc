@@ -94,6 +94,8 @@ void broadcast_matrix(int64_t m, int64_t n, T beta, const T* c, int64_t row_step
 template void gemm(const GemmShape&, int64_t, float, const float*, const int64_t*, const float*, const int64_t*, bool, float*);
 template void gemm(const GemmShape&, int64_t, double, const double*, const int64_t*, const double*, const int64_t*, bool,
                    double*);
+template void gemm(const GemmShape&, int64_t, uint32_t, const uint32_t*, const int64_t*, const uint32_t*, const int64_t*, bool, uint32_t*);
+template void gemm(const GemmShape&, int64_t, uint64_t, const uint64_t*, const int64_t*, const uint64_t*, const int64_t*, bool, uint64_t*);
 template void broadcast_matrix(int64_t, int64_t, float, const float*, int64_t, int64_t, float*);
 template void broadcast_matrix(int64_t, int64_t, double, const double*, int64_t, int64_t, double*);
 

@@ -2,7 +2,8 @@
 //
 // Legend: op(A) [m, k], op(B) [k, n], C [m, n], row-major; op() transposes when asked, so that A is
 // stored [k, m] with trans_a. Threads: parallel_for over blocks of C; each element is summed in one
-// fixed order, so that results do not depend on the number of threads. T: float, double.
+// fixed order, so that results do not depend on the number of threads. T: float, double; gemm also
+// uint32_t, uint64_t.
 #pragma once
 
 #include <cstdint>

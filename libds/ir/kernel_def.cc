@@ -46,7 +46,9 @@ namespace {
 std::string unusual_operand(const KernelDef& kernel, const KernelQuery& query) {
   for (const auto* list : {&query.inputs, &query.outputs}) {
     for (const TensorDesc& d : *list) {
-      const bool taken = is_object(d.dtype) ? kernel.takes_objects : is_packed(d.dtype) || is_float8(d.dtype) ? kernel.takes_packed : true;
+      const bool taken = is_object(d.dtype)                         ? kernel.takes_objects
+                         : is_packed(d.dtype) || is_float8(d.dtype) ? kernel.takes_packed
+                                                                    : !is_half(d.dtype) || kernel.takes_halves;
       if (!taken) return fmt::format("{} operands", dtype_name(d.dtype));
     }
   }

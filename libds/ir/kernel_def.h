@@ -122,6 +122,8 @@ struct KernelDef {
   // dtypes (strings, sequences, optionals), and of types for storage only (8-bit floats; 4 and 2 bits).
   bool takes_objects = false;
   bool takes_packed = false;
+  // False: 16-bit floats among the operands go to the widened kernel. Set by OpDef::widens_halves.
+  bool takes_halves = true;
 };
 
 // A kernel without state beyond what the lambda captures.

@@ -113,6 +113,26 @@ void upgrade_batch_normalization(Rewriter& rw, NodeId id, int64_t opset) {
   if (training) rw.set_attr(id, "training_mode", int64_t{1});
 }
 
+// Scale and bias were one number a group; each now goes to every channel of its group.
+void upgrade_group_normalization(Rewriter& rw, NodeId id) {
+  const std::string name = rw.graph().node(id).name;
+  const ValueId x = rw.graph().node(id).input(0);
+  if (x == kNone) return;  // the arity check will tell
+  const auto list = [&](int64_t value) { return rw.add_constant(name + ".ints", Tensor::vector<int64_t>(std::vector<int64_t>{value})); };
+  const int64_t groups = rw.graph().node(id).attr_int("num_groups", 0);
+  if (groups < 1) bad_data("num_groups is {}", groups);
+  const ValueId channels = rw.emit("Shape", {x}, {{"start", int64_t{1}}, {"end", int64_t{2}}}, name + "/channels");
+  const ValueId each = rw.emit("Div", {channels, list(groups)}, {}, name + "/channels_per_group");
+  const ValueId square = rw.emit("Concat", {list(groups), each}, {{"axis", int64_t{0}}}, name + "/groups");
+  for (size_t i : {1, 2}) {
+    const ValueId per_group = rw.graph().node(id).input(i);
+    if (per_group == kNone) return;
+    const ValueId column = rw.emit("Unsqueeze", {per_group, list(1)}, {}, name + "/column");
+    const ValueId spread = rw.emit("Expand", {column, square}, {}, name + "/spread");
+    rw.set_input(id, i, rw.emit("Reshape", {spread, list(-1)}, {}, name + "/per_channel"));
+  }
+}
+
 void upgrade_resize(Rewriter& rw, NodeId id, int64_t opset, bool was_upsample) {
   if (was_upsample || opset <= 10) {  // (X, scales) became (X, roi, scales, sizes)
     const ValueId scales = rw.graph().node(id).input(1);
@@ -357,8 +377,7 @@ void upgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
     if (is_softmax(rw.graph().node(id))) upgrade_softmax(rw, id, opset);
     else if (op == "BatchNormalization") upgrade_batch_normalization(rw, id, opset);
     else if (op == "Resize") upgrade_resize(rw, id, opset, false);
-    else if (op == "GroupNormalization" && opset < 21)
-      fail(ExitCode::kUnsupported, "scales per group before opset 21, which is not supported");
+    else if (op == "GroupNormalization" && opset < 21) upgrade_group_normalization(rw, id);
     else if (op == "Dropout" && opset < 10 && output_used(rw.graph(), rw.graph().node(id), 1))
       fail(ExitCode::kUnsupported, "a mask of numbers (opset below 10) is not supported");
     else if (op == "Split" && opset < 18) {

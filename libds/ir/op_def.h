@@ -140,6 +140,8 @@ struct OpDef {
   // Every element of an output is an element of an input, wherever it went, or one that stands for
   // nothing (0, the empty string): types that cannot be computed with can still be moved.
   bool moves_elements = false;
+  // Its kernels compute in f32 and f64 only; 16-bit floats are widened for them (ir/widened_kernel.h).
+  bool widens_halves = false;
   // Draws random numbers or has side effects: never folded, never merged.
   bool stateful = false;
   // Operators with bodies: types of the inputs of body `attr`, without the captured ones.

@@ -83,6 +83,8 @@ class WidenedKernel final : public Kernel {
 
 void add_widened_kernel(OpDef& op) {
   if (op.kernels.empty()) return;  // lowered
+  if (op.widens_halves)
+    for (KernelDef& kernel : op.kernels) kernel.takes_halves = false;
   const OpDef* self = &op;
   KernelDef k;
   k.name = "widened";

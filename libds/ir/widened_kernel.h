@@ -7,7 +7,7 @@
 
 namespace ds {
 
-// Appends the kernel to the operator's own. It accepts a node when a 16-bit float is among its
+// Appends the kernel to the operator's own, which decline 16-bit floats if it says so. It accepts a node when a 16-bit float is among its
 // operands and one of the other kernels takes the node with f32 in its place. `op` must outlive it.
 void add_widened_kernel(OpDef& op);
 

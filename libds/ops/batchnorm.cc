@@ -19,10 +19,10 @@ BatchShape batch_shape(const Shape& shape) {
 
 // Inputs 1 .. `last` are per channel and of input 0's type.
 void check_channels(InferContext& c, size_t last) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   if (c.has_dims(0) && c.dims(0).size() < 2) c.error("input 0 ('{}') has rank {}, at least 2 is needed", c.input(0).name, c.dims(0).size());
   for (size_t i = 1; i <= last; ++i) {
-    if (c.dtype(i) != c.dtype(0)) c.error("input {} has type {}, input 0 {}", i, dtype_name(c.dtype(i)), dtype_name(c.dtype(0)));
+    if (!ops::mixes(c.dtype(i), c.dtype(0))) c.error("input {} has type {}, input 0 {}", i, dtype_name(c.dtype(i)), dtype_name(c.dtype(0)));
     c.require_rank(i, 1);
     if (!c.has_dims(0) || !c.has_dims(i)) continue;
     const Dim channels = c.dims(0)[1], given = c.dims(i)[0];
@@ -36,13 +36,13 @@ void infer_batchnorm(InferContext& c) {
   ops::infer_same_as_input(c);
   if (c.node().output(1) == kNone && c.node().output(2) == kNone) return;
   if (c.node().attr_int("training_mode", 0) == 0) c.error("running statistics are outputs of training_mode 1 only");
-  for (size_t i : {1, 2}) c.set_output(i, c.dtype(0), c.input(i + 2).dims);
+  for (size_t i : {1, 2}) c.set_output(i, c.dtype(i + 2), c.input(i + 2).dims);
 }
 
 void infer_train(InferContext& c) {
   check_channels(c, 4);
   ops::infer_same_as_input(c);
-  for (size_t i = 1; i <= 4; ++i) c.set_output(i, c.dtype(0), c.input(3).dims);
+  for (size_t i = 1; i <= 4; ++i) c.set_output(i, c.dtype(3), c.input(3).dims);
 }
 
 template <typename T>
@@ -161,6 +161,7 @@ void register_inference(OpRegistry& registry) {
   def.infer = infer_batchnorm;
   def.grad = grad_inference;
   def.kernels = kernels_of("batchnorm", {{0, 0}}, inference_kernel);
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 
@@ -173,6 +174,7 @@ void register_train(OpRegistry& registry) {
   def.infer = infer_train;
   def.grad = grad_train;
   def.kernels = kernels_of("batchnorm_train", {{0, 0}, {3, 1}, {4, 2}}, train_kernel);
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 
@@ -183,9 +185,9 @@ void register_grad(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 5;
   def.min_outputs = def.max_outputs = 3;
   def.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     ops::infer_same_as_input(c);
-    for (size_t i : {1, 2}) c.set_output(i, c.dtype(0), c.input(2).dims);
+    for (size_t i : {1, 2}) c.set_output(i, c.dtype(2), c.input(2).dims);
   };
   def.kernels = kernels_of("batchnorm_grad", {{1, 0}, {0, 0}}, [](const KernelQuery& q, Isa isa) {
     const BatchShape b = batch_shape(q.in(0).shape);
@@ -201,6 +203,7 @@ void register_grad(OpRegistry& registry) {
         },
         static_cast<size_t>(b.C) * 5 * sizeof(double));
   });
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 

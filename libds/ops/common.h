@@ -16,6 +16,11 @@ Dims broadcast_dims(InferContext& context, const Dims& a, const Dims& b);
 // Broadcasts all inputs that are present, from `first` on; nullopt when a rank is unknown.
 std::optional<Dims> broadcast_inputs(InferContext& context, size_t first = 0);
 
+inline constexpr std::initializer_list<DType> kFloats = {DType::kF32, DType::kF64, DType::kF16, DType::kBF16};
+// Whether operands of both float types may meet in one node: they are of the same, or f32 and 16 bits, which
+// the widened kernel brings together.
+inline bool mixes(DType a, DType b) { return a == b || (is_float(a) && is_float(b) && a != DType::kF64 && b != DType::kF64); }
+
 // Axis in [-rank, rank) to [0, rank); throws with the node's context otherwise.
 int64_t normalize_axis(int64_t axis, int64_t rank);
 std::vector<int64_t> normalize_axes(std::vector<int64_t> axes, int64_t rank);

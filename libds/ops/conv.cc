@@ -56,7 +56,7 @@ Attributes explicit_attrs(const Node& node, const Window& w) {
 
 // Checks shared by all: types, ranks, groups. Returns false when shapes are not known enough.
 bool check_operands(InferContext& c, int64_t& groups) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   for (size_t i = 1; i < c.input_count(); ++i)
     if (c.has_input(i) && c.dtype(i) != c.dtype(0))
       c.error("input {} has type {}, the first {}", i, dtype_name(c.dtype(i)), dtype_name(c.dtype(0)));
@@ -257,6 +257,7 @@ void register_conv(OpRegistry& registry) {
     using T = decltype(tag);
     kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 
@@ -272,6 +273,7 @@ void register_conv_transpose(OpRegistry& registry) {
     using T = decltype(tag);
     kernels::conv_grad_input<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 
@@ -286,6 +288,7 @@ void register_conv_gradients(OpRegistry& registry) {
     using T = decltype(tag);
     kernels::conv_grad_input<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), nullptr, c.output(0).mutable_data<T>());
   })};
+  input.widens_halves = true;
   registry.add(std::move(input));
 
   OpDef weight;
@@ -298,6 +301,7 @@ void register_conv_gradients(OpRegistry& registry) {
     using T = decltype(tag);
     kernels::conv_grad_weight<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), c.output(0).mutable_data<T>());
   })};
+  weight.widens_halves = true;
   registry.add(std::move(weight));
 }
 

@@ -117,6 +117,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.max_inputs = 4;
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
+  conv.widens_halves = true;
   conv.kernels = {onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 

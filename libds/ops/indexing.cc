@@ -109,7 +109,7 @@ void register_gather(OpRegistry& registry) {
   grad.name = "GatherGrad";
   grad.min_inputs = grad.max_inputs = 2;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     c.require_dtype(1, {DType::kI32, DType::kI64});
     c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("dims")));
   };
@@ -131,6 +131,7 @@ void register_gather(OpRegistry& registry) {
     });
   };
   grad.kernels = {gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 

@@ -40,7 +40,7 @@ const int64_t* checked_labels(const CrossEntropy& p, const Tensor& labels, int64
 }
 
 void check_scores(InferContext& c, size_t weights) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   c.require_dtype(1, {DType::kI64, DType::kI32});
   if (c.has_input(weights) && c.dtype(weights) != c.dtype(0)) c.error("class weights have type {}, scores {}", dtype_name(c.dtype(weights)), dtype_name(c.dtype(0)));
   if (!c.has_dims(0)) return;
@@ -126,6 +126,7 @@ void register_cross_entropy(OpRegistry& registry) {
   k.name = "portable/cross_entropy";
   k.create = cross_entropy_kernel;
   def.kernels = {k};
+  def.widens_halves = true;
   registry.add(std::move(def));
 
   OpDef grad;
@@ -142,6 +143,7 @@ void register_cross_entropy(OpRegistry& registry) {
   gk.in_place = {{0, 0}};
   gk.create = cross_entropy_grad_kernel;
   grad.kernels = {gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 
@@ -150,7 +152,7 @@ void register_cross_entropy(OpRegistry& registry) {
 enum class PairLoss { kMse, kBce };
 
 void check_pair(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   if (c.dtype(1) != c.dtype(0)) c.error("the target has type {}, the prediction {}", dtype_name(c.dtype(1)), dtype_name(c.dtype(0)));
   if (!c.has_dims(0) || !c.has_dims(1)) return;
   if (all_known(c.dims(0)) && all_known(c.dims(1)) && c.dims(0) != c.dims(1))
@@ -193,6 +195,7 @@ void register_pair_loss(OpRegistry& registry, const char* name, PairLoss loss) {
     });
   };
   def.kernels = {k};
+  def.widens_halves = true;
   registry.add(std::move(def));
 
   OpDef grad;
@@ -216,6 +219,7 @@ void register_pair_loss(OpRegistry& registry, const char* name, PairLoss loss) {
     });
   };
   grad.kernels = {gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 

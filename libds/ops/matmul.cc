@@ -17,8 +17,9 @@ using kernels::GemmShape;
 
 // --- inference ---------------------------------------------------------------------------------
 
-void check_types(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+void check_types(InferContext& c, bool integers) {
+  const bool integer = integers && is_int(c.dtype(0)) && dtype_size(c.dtype(0)) >= 4;
+  if (!integer) c.require_dtype(0, ops::kFloats);
   for (size_t i = 1; i < c.input_count(); ++i)
     if (c.has_input(i) && c.dtype(i) != c.dtype(0))
       c.error("operands differ in type: {} and {}", dtype_name(c.dtype(0)), dtype_name(c.dtype(i)));
@@ -32,7 +33,7 @@ void check_inner(InferContext& c, Dim a, Dim b) {
 bool flag(const Node& node, const char* key) { return node.attr_int(key, 0) != 0; }
 
 void infer_matmul(InferContext& c) {
-  check_types(c);
+  check_types(c, true);
   if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
   Dims a = c.dims(0), b = c.dims(1);
   if (a.empty() || b.empty()) c.error("operands must have at least one axis");
@@ -49,7 +50,7 @@ void infer_matmul(InferContext& c) {
 }
 
 void infer_gemm(InferContext& c) {
-  check_types(c);
+  check_types(c, false);
   if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
   c.require_rank(0, 2);
   c.require_rank(1, 2);
@@ -198,11 +199,15 @@ KernelDef portable_matmul() {
   k.name = "portable/matmul";
   k.create = [](const KernelQuery& q) {
     return make_kernel([r = batched_of(q)](const KernelContext& c) {
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+      const auto multiply = [&](auto tag) {
         using T = decltype(tag);
-        kernels::gemm<T>(r.gemm, r.batch, T(1), c.input(0).data<T>(), r.a_offset.data(), c.input(1).data<T>(),
-                         r.b_offset.data(), false, c.output(0).mutable_data<T>());
-      });
+        kernels::gemm<T>(r.gemm, r.batch, T(1), static_cast<const T*>(c.input(0).raw()), r.a_offset.data(),
+                         static_cast<const T*>(c.input(1).raw()), r.b_offset.data(), false, static_cast<T*>(c.output(0).mutable_raw()));
+      };
+      // Integers wrap around, which is the same with and without a sign.
+      if (is_float(c.input(0).dtype())) dispatch_float(c.input(0).dtype(), multiply);
+      else if (dtype_size(c.input(0).dtype()) == 4) multiply(uint32_t{});
+      else multiply(uint64_t{});
     });
   };
   return k;
@@ -283,6 +288,7 @@ void register_matmul_ops(OpRegistry& registry) {
   matmul.infer = infer_matmul;
   matmul.grad = grad_matmul;
   matmul.cost = [](const KernelQuery& q) { return Cost{2 * batched_of(q).macs(), ops::operand_bytes(q)}; };
+  matmul.widens_halves = true;
   matmul.kernels = {onednn_matmul(), portable_matmul()};
   OpDef batched = matmul;  // attributes trans_a, trans_b
   batched.domain = Graph::kInternalDomain;
@@ -300,6 +306,7 @@ void register_matmul_ops(OpRegistry& registry) {
     const GemmShape s = gemm_shape(q);
     return Cost{2 * checked_mul(checked_mul(s.m, s.n), s.k), ops::operand_bytes(q)};
   };
+  gemm.widens_halves = true;
   gemm.kernels = {onednn_gemm(), portable_gemm()};
   registry.add(std::move(gemm));
 }

@@ -1,6 +1,9 @@
 // Normalization within a sample: LayerNormalization, RMSNormalization, GroupNormalization,
 // InstanceNormalization, LRN. Gradients recompute the statistics from x (one pass over a row in cache).
 #include "kernels/layernorm.h"
+
+#include <algorithm>
+
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
 
@@ -8,7 +11,7 @@ namespace ds {
 namespace {
 
 void require_same(InferContext& c, size_t i) {
-  if (c.has_input(i) && c.dtype(i) != c.dtype(0))
+  if (c.has_input(i) && !ops::mixes(c.dtype(i), c.dtype(0)))
     c.error("input {} has type {}, input 0 {}", i, dtype_name(c.dtype(i)), dtype_name(c.dtype(0)));
 }
 
@@ -32,6 +35,13 @@ struct Rows {
   }
 };
 
+// Type of LayerNormalization's statistics, as stash_type says.
+DType stats_dtype(InferContext& c) {
+  const int64_t stash = c.node().attr_int("stash_type", 1);
+  if (stash != static_cast<int64_t>(DType::kF32) && stash != static_cast<int64_t>(DType::kBF16)) c.error("stash_type {} is not supported", stash);
+  return static_cast<DType>(stash);
+}
+
 // scale (and bias) have the shape of the normalized axes; leading ones do not matter.
 void check_affine(InferContext& c, size_t i, int64_t axis) {
   require_same(c, i);
@@ -41,17 +51,19 @@ void check_affine(InferContext& c, size_t i, int64_t axis) {
     c.error("input {} ('{}') is {}, the normalized axes are {}", i, c.input(i).name, c.graph().dims_string(c.dims(i)), c.graph().dims_string(normalized));
 }
 
-void infer_rows(InferContext& c, size_t last_affine) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
-  ops::infer_same_as_input(c);
+// LayerNormalization gives the type of x, RMSNormalization that of scale.
+void infer_rows(InferContext& c, bool centered) {
+  c.require_dtype(0, ops::kFloats);
+  const DType stats = stats_dtype(c);
+  c.set_output(0, c.dtype(centered ? 0 : 1), c.input(0).dims);
   std::optional<Dims> kept;
   if (c.has_dims(0)) {
     kept = c.dims(0);
     const int64_t axis = ops::normalize_axis(c.node().attr_int("axis", -1), static_cast<int64_t>(kept->size()));
-    for (size_t i = 1; i <= last_affine; ++i) check_affine(c, i, axis);
+    for (size_t i = 1; i <= (centered ? 2 : 1); ++i) check_affine(c, i, axis);
     for (size_t i = static_cast<size_t>(axis); i < kept->size(); ++i) (*kept)[i] = 1;
   }
-  for (size_t i : {1, 2}) c.set_output(i, c.dtype(0), kept);
+  for (size_t i : {1, 2}) c.set_output(i, stats, kept);
 }
 
 void register_rows(OpRegistry& registry, const char* name, bool centered) {
@@ -60,7 +72,7 @@ void register_rows(OpRegistry& registry, const char* name, bool centered) {
   def.min_inputs = 2;
   def.max_inputs = centered ? 3 : 2;
   def.max_outputs = centered ? 3 : 1;
-  def.infer = [centered](InferContext& c) { infer_rows(c, centered ? 2 : 1); };
+  def.infer = [centered](InferContext& c) { infer_rows(c, centered); };
   def.grad = [grad_name = std::string(name) + "Grad"](GradContext& g) {
     if (g.d_output(0) == kNone) return;
     const bool with_bias = g.needs(2);
@@ -91,13 +103,24 @@ void register_rows(OpRegistry& registry, const char* name, bool centered) {
     return make_kernel([centered, rows = Rows(q), epsilon = epsilon_of(q.node)](const KernelContext& c) {
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
+        std::vector<T> stats[2];  // where the outputs are of another type
+        T* to[2] = {nullptr, nullptr};
+        for (size_t i : {0, 1}) {
+          if (!c.has_output(i + 1)) continue;
+          const bool same = c.output(i + 1).dtype() == dtype_of<T>();
+          if (!same) stats[i].resize(static_cast<size_t>(rows.R));
+          to[i] = same ? c.output(i + 1).mutable_data<T>() : stats[i].data();
+        }
         kernels::layernorm<T>(centered, rows.R, rows.n, c.input(0).data<T>(), c.input(1).data<T>(),
-                              c.has_input(2) ? c.input(2).data<T>() : nullptr, epsilon, c.output(0).mutable_data<T>(),
-                              data_or_null<T>(c, 1), data_or_null<T>(c, 2));
+                              c.has_input(2) ? c.input(2).data<T>() : nullptr, epsilon, c.output(0).mutable_data<T>(), to[0], to[1]);
+        for (size_t i : {0, 1})
+          std::transform(stats[i].begin(), stats[i].end(), stats[i].empty() ? nullptr : c.output(i + 1).mutable_data<float>(),
+                         [](T x) { return static_cast<float>(x); });
       });
     });
   };
   def.kernels = {fast, k};
+  def.widens_halves = true;
   registry.add(std::move(def));
 
   OpDef grad;
@@ -107,9 +130,9 @@ void register_rows(OpRegistry& registry, const char* name, bool centered) {
   grad.min_outputs = 2;
   grad.max_outputs = 3;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     ops::infer_same_as_input(c);
-    for (size_t i : {1, 2}) c.set_output(i, c.dtype(0), c.input(1).dims);
+    for (size_t i : {1, 2}) c.set_output(i, c.dtype(1), c.input(1).dims);
   };
   const auto scratch = [](const Rows& rows) { return static_cast<size_t>(kernels::layernorm_grad_scratch(rows.R, rows.n)) * sizeof(double); };
   KernelDef fast_grad;
@@ -144,6 +167,7 @@ void register_rows(OpRegistry& registry, const char* name, bool centered) {
         scratch(rows));
   };
   grad.kernels = {fast_grad, gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 
@@ -158,7 +182,7 @@ struct Groups {
 };
 
 void infer_groups(InferContext& c, bool instance) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   ops::infer_same_as_input(c);
   for (size_t i : {1, 2}) {
     require_same(c, i);
@@ -201,6 +225,7 @@ void register_groups(OpRegistry& registry, const char* name, bool instance) {
     });
   };
   def.kernels = {k};
+  def.widens_halves = true;
   registry.add(std::move(def));
 }
 
@@ -211,9 +236,9 @@ void register_groups_grad(OpRegistry& registry) {
   grad.min_inputs = grad.max_inputs = 3;
   grad.min_outputs = grad.max_outputs = 3;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     ops::infer_same_as_input(c);
-    for (size_t i : {1, 2}) c.set_output(i, c.dtype(0), c.input(1).dims);
+    for (size_t i : {1, 2}) c.set_output(i, c.dtype(1), c.input(1).dims);
   };
   KernelDef k;
   k.name = "portable/groupnorm_grad";
@@ -232,6 +257,7 @@ void register_groups_grad(OpRegistry& registry) {
         static_cast<size_t>(2 * s.N * (s.C + s.G)) * sizeof(double));
   };
   grad.kernels = {k};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 
@@ -243,7 +269,7 @@ kernels::Lrn lrn_of(const Node& n) {
 }
 
 void infer_lrn(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   if (c.has_dims(0) && c.dims(0).size() < 2) c.error("input 0 ('{}') has rank {}, at least 2 is needed", c.input(0).name, c.dims(0).size());
   if (c.node().attr_int("size", 0) < 1) c.error("size is {}, at least 1 is needed", c.node().attr_int("size", 0));
   ops::infer_same_as_input(c);
@@ -275,6 +301,7 @@ void register_lrn(OpRegistry& registry) {
     g.set_d_input(0, g.emit("LRNGrad", {g.input(0), g.d_output(0)}, attrs));
   };
   def.kernels = {lrn_kernel<false>()};
+  def.widens_halves = true;
   registry.add(std::move(def));
 
   OpDef grad;
@@ -283,6 +310,7 @@ void register_lrn(OpRegistry& registry) {
   grad.min_inputs = grad.max_inputs = 2;
   grad.infer = infer_lrn;
   grad.kernels = {lrn_kernel<true>()};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 

@@ -53,7 +53,7 @@ void check_rank(InferContext& c) {
 }
 
 void infer_pool(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   std::optional<Dims> y;
   const std::vector<int64_t> kernel = c.node().attr_ints("kernel_shape");
   if (kernel.empty()) c.error("kernel_shape is missing");
@@ -73,7 +73,7 @@ void infer_pool(InferContext& c) {
 }
 
 void infer_global_pool(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
   check_rank(c);
   Dims y(c.dims(0).size(), Dim(1));
@@ -187,6 +187,7 @@ OpDef pool_def(const char* name, InferFn infer, GradFn grad, std::vector<KernelD
   def.grad = std::move(grad);
   def.cost = pool_cost;
   def.kernels = std::move(kernels);
+  def.widens_halves = true;
   return def;
 }
 
@@ -207,6 +208,7 @@ void register_pool_gradients(OpRegistry& registry) {
     });
   };
   max.kernels = {mk};
+  max.widens_halves = true;
   registry.add(std::move(max));
 
   OpDef average;
@@ -226,6 +228,7 @@ void register_pool_gradients(OpRegistry& registry) {
     });
   };
   average.kernels = {ak};
+  average.widens_halves = true;
   registry.add(std::move(average));
 }
 

@@ -93,7 +93,7 @@ void register_dropout_train(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 2;
   def.stateful = true;
   def.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     c.require_dtype(1, {DType::kI64});
     const float ratio = c.node().attr_float("ratio", 0.5f);
     if (!(ratio >= 0.0f && ratio < 1.0f)) c.error("ratio is {}, expected a number in [0, 1)", ratio);
@@ -104,6 +104,7 @@ void register_dropout_train(OpRegistry& registry) {
     const Attributes attrs = g.node().attrs;
     g.set_d_input(0, g.emit("DropoutTrain", {g.d_output(0), g.input(1)}, attrs));
   };
+  def.widens_halves = true;
   def.kernels = {dropout_kernel<true>(), dropout_kernel<false>()};
   registry.add(std::move(def));
 }

@@ -79,7 +79,7 @@ void keep_aspect(const std::string& policy, const Shape& x, const std::vector<in
 
 void infer_resize(InferContext& c) {
   const Resize r = resize_of(c.node(), 0);
-  if (r.mode != "nearest") c.require_dtype(0, {DType::kF32, DType::kF64});
+  if (r.mode != "nearest") c.require_dtype(0, ops::kFloats);
   c.require_dtype(2, {DType::kF32});
   if (c.has_input(2) == c.has_input(3)) c.error("exactly one of scales and sizes must be given");
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
@@ -237,6 +237,9 @@ void run_passes(const std::vector<Pass>& passes, bool backward, size_t element, 
 KernelDef resize_kernel() {
   KernelDef k;
   k.name = "portable/resize";
+  k.decline = [](const KernelQuery& q) {  // copies of elements are fine
+    return ops::require(!is_half(q.in(0).dtype) || q.node.attr_string("mode", "nearest") == "nearest", "16-bit float");
+  };
   k.create = [](const KernelQuery& q) {
     if (q.in(2).defined() && q.constant(2) == nullptr) fail(ExitCode::kInternal, "scales are not known");
     auto passes = std::make_shared<std::vector<Pass>>(passes_of(q.node, q.in(0).shape, q.out(0).shape, q.constant(2)));
@@ -323,6 +326,7 @@ void register_resize_ops(OpRegistry& registry) {
   grad.name = "ResizeGrad";  // (d_y) -> d_x
   grad.min_inputs = grad.max_inputs = 1;
   grad.infer = [](InferContext& c) { c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("input_shape"))); };
+  grad.widens_halves = true;
   grad.kernels = {resize_grad_kernel()};
   registry.add(std::move(grad));
 }

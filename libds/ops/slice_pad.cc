@@ -280,7 +280,7 @@ void register_pad(OpRegistry& registry) {
   grad.name = "PadGrad";
   grad.min_inputs = grad.max_inputs = 1;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("dims")));
   };
   KernelDef gk;
@@ -297,6 +297,7 @@ void register_pad(OpRegistry& registry) {
     });
   };
   grad.kernels = {gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 

@@ -19,7 +19,7 @@ Rows rows_of(const KernelQuery& q) {
 }
 
 void infer_softmax(InferContext& c) {
-  c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_dtype(0, ops::kFloats);
   if (c.has_dims(0)) ops::normalize_axis(c.node().attr_int("axis", -1), static_cast<int64_t>(c.dims(0).size()));
   ops::infer_same_as_input(c);
 }
@@ -98,6 +98,7 @@ void register_softmax(OpRegistry& registry, const char* name, bool log) {
     g.set_d_input(0, g.emit(grad_name, {g.output(0), g.d_output(0)}, attrs));
   };
   def.kernels = {avx2_kernel(log), forward_kernel(log)};
+  def.widens_halves = true;
   registry.add(std::move(def));
 
   OpDef grad;
@@ -106,6 +107,7 @@ void register_softmax(OpRegistry& registry, const char* name, bool log) {
   grad.min_inputs = grad.max_inputs = 2;
   grad.infer = infer_softmax;
   grad.kernels = {avx2_grad_kernel(log), grad_kernel(log)};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 

@@ -192,7 +192,7 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
   grad.name = std::string(row.name) + "Grad";
   grad.min_inputs = grad.max_inputs = 2;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     ops::infer_same_as_input(c);
   };
   KernelDef gk;
@@ -209,6 +209,7 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
   };
   if (kernels::avx2::has_unary_grad(row.op)) grad.kernels.push_back(avx2_grad_kernel(row));
   grad.kernels.push_back(gk);
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 
@@ -275,7 +276,7 @@ void register_clip(OpRegistry& registry) {
   grad.min_inputs = 2;
   grad.max_inputs = 4;
   grad.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64});
+    c.require_dtype(0, ops::kFloats);
     ops::infer_same_as_input(c);
   };
   KernelDef gk;
@@ -291,6 +292,7 @@ void register_clip(OpRegistry& registry) {
     });
   };
   grad.kernels = {gk};
+  grad.widens_halves = true;
   registry.add(std::move(grad));
 }
 
