@@ -20,6 +20,7 @@ void register_all_ops(OpRegistry& registry) {
   register_softmax_ops(registry);
   register_batchnorm_ops(registry);
   register_norm_ops(registry);
+  register_attention_ops(registry);
   register_loss_ops(registry);
   register_optimizer_ops(registry);
   register_random_ops(registry);

@@ -1,0 +1,22 @@
+// What the operators around attention share.
+#pragma once
+
+#include "libds/ops/common.h"
+
+namespace ds::ops {
+
+// Sizes of an Attention node, named as in kernels/attention.h; S counts past keys too. `split`: Q, K and V
+// are [B, length, heads * size], else [B, heads, length, size].
+template <typename Size>
+struct AttentionSizes {
+  bool split = false;
+  Size B, H, G, L, S, D, E, past;
+};
+// From the shapes of a node whose inputs are all known.
+AttentionSizes<int64_t> attention_sizes(const Node& node, const Shape& q, const Shape& k, const Shape& v, const Shape& past);
+
+float attention_scale(const Node& node, int64_t head_size);
+
+void grad_attention(GradContext& g);
+
+}  // namespace ds::ops
