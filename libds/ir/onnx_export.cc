@@ -319,13 +319,14 @@ int64_t choose_opset(const Graph& graph, const ExportOptions& options) {
   int64_t opset = own == graph.opsets.end() ? kDefaultOpset : own->second;
   if (options.opset != 0) {
     if (options.opset < kOldestOpset || options.opset > kNewestOpset)
-      fail(ExitCode::kUnsupported, "opset {} is not supported ({} to {} are)", options.opset, kOldestOpset, kNewestOpset);
+      fail(ExitCode::kUnsupported, "opset {} cannot be written ({} to {} can)", options.opset, kOldestOpset, kNewestOpset);
     if (need.opset > options.opset)
       fail(ExitCode::kUnsupported, "{} needs opset {}, {} was asked for", graph.node(need.node).label(), need.opset, options.opset);
     return options.opset;
   }
   if (need.opset <= opset) return opset;
-  if (own != graph.opsets.end())
+  if (need.node == kNone) warn("opset raised from {} to {}, the oldest that is written", opset, need.opset);
+  else if (own != graph.opsets.end())
     warn("opset raised from {} to {}: {} needs it", opset, need.opset, graph.node(need.node).label());
   return need.opset;
 }

@@ -67,9 +67,9 @@ class UnknownOps {
 std::string unsupported_opsets(const std::set<int64_t>& opsets) {
   std::vector<int64_t> wrong;
   for (int64_t opset : opsets)
-    if (opset < kOldestOpset || opset > kNewestOpset) wrong.push_back(opset);
+    if (opset < kOldestReadOpset || opset > kNewestOpset) wrong.push_back(opset);
   if (wrong.empty()) return {};
-  return fmt::format("opset {} is not supported ({} to {} are)", fmt::join(wrong, ", "), kOldestOpset, kNewestOpset);
+  return fmt::format("opset {} is not supported ({} to {} are)", fmt::join(wrong, ", "), kOldestReadOpset, kNewestOpset);
 }
 
 // Everything beside the graph. Returns the version of domain ai.onnx.

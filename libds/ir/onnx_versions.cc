@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libds/ir/onnx_versions_early.h"
 #include "libds/ir/onnx_versions_table.h"
 #include "libds/ir/op_def.h"
 
@@ -148,6 +149,16 @@ void upgrade_resize(Rewriter& rw, NodeId id, int64_t opset, bool was_upsample) {
   }
 }
 
+// Names of GridSample's modes: linear and cubic said how many axes they meant.
+constexpr int64_t kGridModesSince = 20;
+constexpr std::pair<std::string_view, std::string_view> kGridModes[] = {{"bilinear", "linear"}, {"bicubic", "cubic"}};
+
+void upgrade_grid_sample(Rewriter& rw, NodeId id) {
+  const std::string mode = rw.graph().node(id).attr_string("mode", "bilinear");
+  for (const auto& [old, now] : kGridModes)
+    if (mode == old) rw.set_attr(id, "mode", std::string(now));
+}
+
 // --- down --------------------------------------------------------------------------------------
 
 bool attribute_is(const Attribute& a, const Without& without) {
@@ -248,6 +259,8 @@ int64_t node_needs(const Graph& g, const Node& n) {
     if (n.op == row.op && n.input(row.input) == kNone) at_least(row.since);
   if (is_softmax(n) && !flattened_softmax_axis(g, n)) at_least(kSoftmaxPerAxis);
   if (n.op == "Resize") at_least(resize_needs(g, n));
+  if (n.op == "RoiAlign" && !n.has_attr("coordinate_transformation_mode")) at_least(16);
+  if (n.op == "GridSample" && input_rank(g, n, 0) != std::optional<size_t>(4)) at_least(kGridModesSince);
   if ((n.op == "QuantizeLinear" || n.op == "DequantizeLinear") && input_rank(g, n, 1) != std::optional<size_t>(0)) at_least(13);
   return need;
 }
@@ -347,6 +360,11 @@ void downgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
   if (op == "Resize") downgrade_resize(rw, id, opset);
   if (op == "DFT" && opset < 20 && rw.graph().node(id).input(2) == kNone) rw.set_attr(id, "axis", int64_t{-2});
   if (op == "ScatterElements" && opset < 11) rw.set_op(id, "Scatter");
+  if (op == "GridSample" && opset < kGridModesSince) {
+    const std::string mode = rw.graph().node(id).attr_string("mode", "linear");
+    for (const auto& [old, now] : kGridModes)
+      if (mode == now) rw.set_attr(id, "mode", std::string(old));
+  }
   if (is_softmax(rw.graph().node(id)) && opset < kSoftmaxPerAxis) {
     const std::optional<int64_t> axis = flattened_softmax_axis(rw.graph(), rw.graph().node(id));
     DS_CHECK(axis.has_value());
@@ -372,6 +390,7 @@ void upgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
     rw.insert_before(id);
     // The first axis after the batch was the default, now it is the last one.
     if (rw.graph().node(id).op == "DFT" && opset < 20 && !rw.graph().node(id).has_attr("axis")) rw.set_attr(id, "axis", int64_t{1});
+    if (opset < kOldestOpset) upgrade_to_seven(rw, id, opset);
     move_attributes_to_inputs(rw, id, opset);
     const std::string op = rw.graph().node(id).op;
     if (is_softmax(rw.graph().node(id))) upgrade_softmax(rw, id, opset);
@@ -388,6 +407,10 @@ void upgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
       upgrade_resize(rw, id, opset, true);
     } else if (op == "Scatter") {
       rw.set_op(id, "ScatterElements");
+    } else if (op == "GridSample" && opset < kGridModesSince) {
+      upgrade_grid_sample(rw, id);
+    } else if (op == "RoiAlign" && opset < 16) {
+      rw.set_attr(id, "coordinate_transformation_mode", std::string("output_half_pixel"));
     }
     rw.insert_at_end();
   });

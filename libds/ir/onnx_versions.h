@@ -14,7 +14,8 @@
 
 namespace ds {
 
-inline constexpr int64_t kOldestOpset = 7;    // before it, broadcasting was an attribute
+inline constexpr int64_t kOldestReadOpset = 1;
+inline constexpr int64_t kOldestOpset = 7;    // that is written: before it, broadcasting was an attribute
 inline constexpr int64_t kNewestOpset = 28;
 inline constexpr int64_t kDefaultOpset = 17;  // of graphs that were not loaded from a file
 

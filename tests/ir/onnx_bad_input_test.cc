@@ -89,7 +89,7 @@ TEST(OnnxBadInput, OpsetAndOperatorsAtOnce) {
 }
 
 TEST(OnnxBadInput, Opsets) {
-  expect_bad(relu_model(6), {"opset 6 is not supported"}, ExitCode::kUnsupported);
+  expect_bad(relu_model(0), {"opset 0 is not supported"}, ExitCode::kUnsupported);
   expect_bad(relu_model(1000), {"opset 1000"}, ExitCode::kUnsupported);
   expect_bad(relu_model(-1), {"opset -1"}, ExitCode::kUnsupported);
   ModelBuilder none = relu_model();
