@@ -1,7 +1,7 @@
 // Resampling one axis at a time.
 //
 // Legend: src [outer, in, inner] -> dst [outer, out, inner]. Each output position is a weighted sum
-// of `taps` input positions (1 nearest, 2 linear, 4 cubic); a resize of several axes is one pass per
+// of `taps` input positions (1 nearest, 2 linear, 4 cubic, more of them against aliasing); a resize of several axes is one pass per
 // axis, since its weights are a product. Threads: parallel_for over outer; every sum has one order.
 #pragma once
 
@@ -16,6 +16,7 @@ struct AxisTaps {
   int taps = 1;
   std::vector<int64_t> index;   // [out, taps], each in [0, in)
   std::vector<double> weight;   // [out, taps]
+  std::vector<int64_t> outside; // output positions that read nothing: all their weights are 0
 };
 
 // T: float, double.

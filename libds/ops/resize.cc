@@ -2,11 +2,13 @@
 //
 // Legend: x [d0, d1, ...] -> y; each axis has a scale. A position of y is mapped to a coordinate of x
 // by coordinate_transformation_mode, in float as the reference implementation does, since ties decide
-// which element nearest takes.
+// which element nearest takes. Where scales are given the size of y is rounded down from scale * size,
+// but align_corners maps the ends of what was not rounded, as ONNX's own cases want it.
 #include "kernels/resize.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "libds/ops/common.h"
@@ -20,14 +22,21 @@ using kernels::AxisTaps;
 // What the node asks for, per axis of x.
 struct Resize {
   std::vector<float> scale;  // 1 for axes that are left alone
+  std::vector<float> wanted;       // size of y before it was rounded down
+  std::vector<float> start, end;   // part of x that tf_crop_and_resize takes
   std::string mode, transform, nearest;
   float cubic_a = -0.75f;
-  bool exclude_outside = false;
+  bool exclude_outside = false, antialias = false;
+
+  bool crops() const { return transform == "tf_crop_and_resize"; }
 };
 
 Resize resize_of(const Node& n, size_t rank) {
   Resize r;
   r.scale.assign(rank, 1.0f);
+  r.wanted.assign(rank, 1.0f);
+  r.start.assign(rank, 0.0f);
+  r.end.assign(rank, 1.0f);
   r.mode = n.attr_string("mode", "nearest");
   r.transform = n.attr_string("coordinate_transformation_mode", "half_pixel");
   r.nearest = n.attr_string("nearest_mode", "round_prefer_floor");
@@ -37,11 +46,10 @@ Resize resize_of(const Node& n, size_t rank) {
     return std::find(words.begin(), words.end(), word) != words.end();
   };
   if (!one_of(r.mode, {"nearest", "linear", "cubic"})) bad_data("mode '{}' is unknown", r.mode);
-  if (r.transform == "tf_crop_and_resize") fail(ExitCode::kUnsupported, "coordinate_transformation_mode tf_crop_and_resize is not supported");
-  if (!one_of(r.transform, {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"}))
+  if (!one_of(r.transform, {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"}))
     bad_data("coordinate_transformation_mode '{}' is unknown", r.transform);
   if (!one_of(r.nearest, {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"})) bad_data("nearest_mode '{}' is unknown", r.nearest);
-  if (n.attr_int("antialias", 0) != 0) fail(ExitCode::kUnsupported, "antialias is not supported");
+  r.antialias = n.attr_int("antialias", 0) != 0 && r.mode != "nearest";
   return r;
 }
 
@@ -62,24 +70,26 @@ int64_t scaled_size(int64_t in, float scale) {
   return static_cast<int64_t>(size);
 }
 
-// Sizes and scales of axes under keep_aspect_ratio_policy: one scale for all of them.
-void keep_aspect(const std::string& policy, const Shape& x, const std::vector<int64_t>& axes, std::vector<int64_t>& sizes) {
-  if (policy == "stretch") return;
+// Sizes and scales of axes under keep_aspect_ratio_policy: one scale for all of them; nullopt where each has its own.
+std::optional<float> keep_aspect(const std::string& policy, const Shape& x, const std::vector<int64_t>& axes, std::vector<int64_t>& sizes) {
+  if (policy == "stretch") return std::nullopt;
   if (policy != "not_larger" && policy != "not_smaller") bad_data("keep_aspect_ratio_policy '{}' is unknown", policy);
   float scale = 0;
   for (size_t i = 0; i < axes.size(); ++i) {
     const int64_t in = x[static_cast<size_t>(axes[i])];
-    if (in == 0) return;
+    if (in == 0) return std::nullopt;
     const float s = static_cast<float>(sizes[i]) / static_cast<float>(in);
     scale = i == 0 ? s : policy == "not_larger" ? std::min(scale, s) : std::max(scale, s);
   }
   for (size_t i = 0; i < axes.size(); ++i)
     sizes[i] = static_cast<int64_t>(std::lround(scale * static_cast<float>(x[static_cast<size_t>(axes[i])])));
+  return scale;
 }
 
 void infer_resize(InferContext& c) {
   const Resize r = resize_of(c.node(), 0);
-  if (r.mode != "nearest") c.require_dtype(0, ops::kFloats);
+  if (r.mode != "nearest" && !is_float(c.dtype(0)) && !is_int(c.dtype(0))) c.error("a {} input can only be copied (mode nearest)", dtype_name(c.dtype(0)));
+  if (r.crops() && !c.has_input(1)) c.error("tf_crop_and_resize needs the input roi");
   c.require_dtype(2, {DType::kF32});
   if (c.has_input(2) == c.has_input(3)) c.error("exactly one of scales and sizes must be given");
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
@@ -119,15 +129,18 @@ void infer_resize(InferContext& c) {
 }
 
 // Coordinate in x of position o of y.
-float coordinate(const Resize& r, int64_t o, float scale, int64_t in, int64_t out) {
+float coordinate(const Resize& r, size_t axis, int64_t o, int64_t in, int64_t out) {
+  const float scale = r.scale[axis], wanted = r.wanted[axis];
   const auto x = static_cast<float>(o), n_in = static_cast<float>(in), n_out = static_cast<float>(out);
   if (r.transform == "asymmetric") return x / scale;
-  if (r.transform == "align_corners") return out == 1 ? 0.0f : x * (n_in - 1) / (n_out - 1);
+  if (r.transform == "align_corners") return wanted == 1 || out == 1 ? 0.0f : x * (n_in - 1) / (wanted - 1);
   if (r.transform == "pytorch_half_pixel") return out > 1 ? (x + 0.5f) / scale - 0.5f : 0.0f;
   if (r.transform == "tf_half_pixel_for_nn") return (x + 0.5f) / scale;
-  if (r.transform == "half_pixel_symmetric") {
-    const float adjustment = n_out / (scale * n_in);
-    return n_in / 2 * (1 - adjustment) + (x + 0.5f) / scale - 0.5f;
+  if (r.transform == "half_pixel_symmetric") return n_in / 2 * (1 - n_out / wanted) + (x + 0.5f) / scale - 0.5f;
+  if (r.crops()) {
+    const float start = r.start[axis], end = r.end[axis];
+    if (out == 1) return 0.5f * (start + end) * (n_in - 1);
+    return start * (n_in - 1) + x * (end - start) * (n_in - 1) / (wanted - 1);
   }
   return (x + 0.5f) / scale - 0.5f;
 }
@@ -139,40 +152,60 @@ int64_t nearest(const Resize& r, float x) {
   return static_cast<int64_t>(std::ceil(x - 0.5f));
 }
 
+// Keys' cubic convolution at distance d.
+double keys(double a, double d) {
+  d = std::abs(d);
+  if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  if (d < 2) return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
+  return 0;
+}
+
+// Half the width of the filter in elements of x. Against aliasing it grows with the step between samples.
+double support_of(const Resize& r, size_t axis) {
+  const double stretch = r.antialias ? std::max(1.0, 1.0 / static_cast<double>(r.scale[axis])) : 1.0;
+  return (r.mode == "linear" ? 1 : 2) * stretch;
+}
+
 AxisTaps taps_of(const Resize& r, size_t axis, int64_t in, int64_t out) {
   AxisTaps t;
   t.in = in;
   t.out = out;
-  t.taps = r.mode == "nearest" ? 1 : r.mode == "linear" ? 2 : 4;
+  const double support = r.mode == "nearest" ? 0 : support_of(r, axis), narrow = (r.mode == "linear" ? 1 : 2) / std::max(support, 1e-30);
+  const double half = std::ceil(support);
+  if (half > 1 << 24) bad_data("scale {} is too small to filter by", r.scale[axis]);
+  t.taps = r.mode == "nearest" ? 1 : static_cast<int>(2 * half);
   const auto add = [&](int64_t index, double weight) {
     t.index.push_back(std::clamp<int64_t>(index, 0, in - 1));
     t.weight.push_back(weight);
   };
+  std::vector<double> w(static_cast<size_t>(t.taps));
   for (int64_t o = 0; o < out; ++o) {
-    const float x = coordinate(r, o, r.scale[axis], in, out);
-    if (t.taps == 1) {
+    const float x = coordinate(r, axis, o, in, out);
+    if (!std::isfinite(x) || std::abs(x) > 9e15f) bad_data("position {} has no coordinate in the input", o);
+    if (r.crops() && !(x >= 0 && x <= static_cast<float>(in - 1))) {  // filled later
+      t.outside.push_back(o);
+      for (int k = 0; k < t.taps; ++k) add(0, 0);
+    } else if (r.mode == "nearest") {
       add(nearest(r, x), 1);
-    } else if (t.taps == 2) {
+    } else if (r.mode == "linear" && !r.antialias) {
       const float inside = std::clamp(x, 0.0f, static_cast<float>(in - 1));
       const auto low = static_cast<int64_t>(inside);
       const float rest = inside - static_cast<float>(low);
       add(low, 1 - rest);
       add(low + 1, rest);
     } else {
-      // Keys' cubic convolution over the four neighbours.
-      const double a = r.cubic_a;
-      const auto low = static_cast<int64_t>(std::floor(x));
-      const double f = static_cast<double>(x) - static_cast<double>(low);
-      double w[4] = {((a * (f + 1) - 5 * a) * (f + 1) + 8 * a) * (f + 1) - 4 * a, ((a + 2) * f - (a + 3)) * f * f + 1,
-                     ((a + 2) * (1 - f) - (a + 3)) * (1 - f) * (1 - f) + 1,
-                     ((a * (2 - f) - 5 * a) * (2 - f) + 8 * a) * (2 - f) - 4 * a};
+      const auto first = static_cast<int64_t>(std::floor(x)) - static_cast<int64_t>(half) + 1;
       double sum = 0;
-      for (int k = 0; k < 4; ++k) {
-        const int64_t index = low - 1 + k;
-        if (r.exclude_outside && (index < 0 || index >= in)) w[k] = 0;
-        sum += w[k];
+      for (int k = 0; k < t.taps; ++k) {
+        const int64_t index = first + k;
+        const double d = (static_cast<double>(index) - static_cast<double>(x)) * narrow;
+        double& weight = w[static_cast<size_t>(k)];
+        weight = r.mode == "linear" ? std::max(0.0, 1 - std::abs(d)) : keys(static_cast<double>(r.cubic_a), d);
+        if (r.exclude_outside && (index < 0 || index >= in)) weight = 0;
+        sum += weight;
       }
-      for (int k = 0; k < 4; ++k) add(low - 1 + k, r.exclude_outside ? w[k] / sum : w[k]);
+      const bool uneven = (r.exclude_outside || r.antialias) && sum != 0;
+      for (int k = 0; k < t.taps; ++k) add(first + k, uneven ? w[static_cast<size_t>(k)] / sum : w[static_cast<size_t>(k)]);
     }
   }
   return t;
@@ -180,26 +213,48 @@ AxisTaps taps_of(const Resize& r, size_t axis, int64_t in, int64_t out) {
 
 struct Pass {
   AxisTaps taps;
+  size_t axis = 0;
   int64_t outer = 1, inner = 1;
 };
 
-// The passes from x to y; axes that shrink come first. `scales`: content of that input, or null.
-std::vector<Pass> passes_of(const Node& n, const Shape& x, const Shape& y, const Tensor* scales) {
+// Contents of the inputs that decide the mapping; null where absent.
+struct Mapping {
+  const Tensor *roi = nullptr, *scales = nullptr, *sizes = nullptr;
+};
+
+// The passes from x to y; axes that shrink come first.
+std::vector<Pass> passes_of(const Node& n, const Shape& x, const Shape& y, const Mapping& mapping) {
   Resize r = resize_of(n, x.size());
   const std::vector<int64_t> axes = resized_axes(n, x.size());
+  std::optional<float> common;  // scale of all axes
+  if (mapping.sizes != nullptr) {
+    std::vector<int64_t> sizes = mapping.sizes->to_ints();
+    common = keep_aspect(n.attr_string("keep_aspect_ratio_policy", "stretch"), x, axes, sizes);
+  }
+  std::vector<double> roi;
+  if (r.crops() && mapping.roi != nullptr) {
+    roi = mapping.roi->to_doubles();
+    if (roi.size() != 2 * axes.size()) bad_data("roi has {} numbers for {} axes", roi.size(), axes.size());
+  }
   for (size_t i = 0; i < axes.size(); ++i) {
     const auto axis = static_cast<size_t>(axes[i]);
-    r.scale[axis] = scales ? scales->data<float>()[i] : static_cast<float>(y[axis]) / static_cast<float>(std::max<int64_t>(1, x[axis]));
+    const auto in = static_cast<float>(std::max<int64_t>(1, x[axis]));
+    r.scale[axis] = mapping.scales ? mapping.scales->data<float>()[i] : common ? *common : static_cast<float>(y[axis]) / in;
+    r.wanted[axis] = mapping.scales || common ? r.scale[axis] * in : static_cast<float>(y[axis]);
+    if (roi.empty()) continue;
+    r.start[axis] = static_cast<float>(roi[i]);
+    r.end[axis] = static_cast<float>(roi[i + axes.size()]);
   }
   std::vector<size_t> order;
   for (size_t i = 0; i < x.size(); ++i)
-    if (x[i] != y[i] || r.scale[i] != 1.0f) order.push_back(i);
+    if (x[i] != y[i] || r.scale[i] != 1.0f || r.start[i] != 0.0f || r.end[i] != 1.0f) order.push_back(i);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return r.scale[a] < r.scale[b]; });
   std::vector<Pass> passes;
   Shape shape = x;
   for (size_t axis : order) {
     Pass p;
     p.taps = taps_of(r, axis, x[axis], y[axis]);
+    p.axis = axis;
     for (size_t i = 0; i < axis; ++i) p.outer *= shape[i];
     for (size_t i = axis + 1; i < shape.size(); ++i) p.inner *= shape[i];
     shape[axis] = y[axis];
@@ -234,6 +289,68 @@ void run_passes(const std::vector<Pass>& passes, bool backward, size_t element, 
   }
 }
 
+// Positions of y that lie outside of the part of x that was asked for.
+void fill_outside(const std::vector<Pass>& passes, const Shape& y, size_t element, const std::byte* value, std::byte* dst) {
+  for (const Pass& p : passes) {
+    if (p.taps.outside.empty()) continue;
+    int64_t before = 1, inner = 1;
+    for (size_t i = 0; i < p.axis; ++i) before *= y[i];
+    for (size_t i = p.axis + 1; i < y.size(); ++i) inner *= y[i];
+    for (int64_t b = 0; b < before; ++b)
+      for (int64_t o : p.taps.outside)
+        for (int64_t i = 0; i < inner; ++i) std::memcpy(dst + static_cast<size_t>((b * p.taps.out + o) * inner + i) * element, value, element);
+  }
+}
+
+// Integers are resampled as f64 and come back as onnxruntime has them: linear ones cut off, others rounded.
+Tensor to_integer(const Tensor& y, DType dtype, bool cut) {
+  Tensor whole = Tensor::empty(DType::kF64, y.shape());
+  constexpr double kAlmost = 1e-9;  // what should be whole is whole
+  const auto least = [&](DType t) { return is_unsigned_int(t) ? 0.0 : -std::ldexp(1.0, static_cast<int>(dtype_bits(t)) - 1); };
+  const double low = least(dtype), high = std::ldexp(1.0, static_cast<int>(dtype_bits(dtype)) - (is_unsigned_int(dtype) ? 0 : 1)) - 1;
+  for (int64_t i = 0; i < y.numel(); ++i) {
+    const double v = y.data<double>()[i];
+    whole.mutable_data<double>()[i] = std::clamp(cut ? std::trunc(v + std::copysign(kAlmost, v)) : std::nearbyint(v), low, high);
+  }
+  return whole.cast(dtype);
+}
+
+struct Prepared {
+  std::vector<Pass> passes;
+  bool copies = false;
+  int64_t intermediate = 0;
+};
+
+void run_resize(const KernelContext& c, const Prepared& prepared, const Node& node, std::byte* workspace) {
+  const Tensor &x = c.input(0), &y = c.output(0);
+  if (y.numel() == 0) return;
+  const bool integer = !prepared.copies && is_int(x.dtype());
+  const Tensor src = integer ? x.cast(DType::kF64) : x;
+  const Tensor dst = integer ? Tensor::empty(DType::kF64, y.shape()) : y;
+  const size_t element = dtype_size(src.dtype());
+  Tensor held;
+  if (workspace == nullptr) {
+    held = Tensor::empty(DType::kU8, {checked_mul(2 * prepared.intermediate, static_cast<int64_t>(element))});
+    workspace = static_cast<std::byte*>(held.mutable_raw());
+  }
+  run_passes(prepared.passes, false, element, static_cast<const std::byte*>(src.raw()), static_cast<std::byte*>(dst.mutable_raw()), workspace,
+             static_cast<int64_t>(src.bytes()), [&](const Pass& p, const std::byte* from, std::byte* to) {
+               if (prepared.copies) return kernels::resize_axis_copy(p.outer, p.taps, p.inner, element, from, to);
+               dispatch_float(src.dtype(), [&](auto tag) {
+                 using T = decltype(tag);
+                 kernels::resize_axis(p.outer, p.taps, p.inner, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
+               });
+             });
+  if (node.attr_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize") {
+    const Tensor value = Tensor::scalar(node.attr_float("extrapolation_value", 0)).cast(dst.dtype());
+    fill_outside(prepared.passes, y.shape(), element, static_cast<const std::byte*>(value.raw()), static_cast<std::byte*>(dst.mutable_raw()));
+  }
+  if (!integer) return;
+  const bool cut = node.attr_string("mode", "nearest") == "linear" && node.attr_int("antialias", 0) == 0;
+  const Tensor whole = to_integer(dst, x.dtype(), cut);
+  std::memcpy(c.output(0).mutable_raw(), whole.raw(), whole.bytes());
+}
+
 KernelDef resize_kernel() {
   KernelDef k;
   k.name = "portable/resize";
@@ -241,23 +358,26 @@ KernelDef resize_kernel() {
     return ops::require(!is_half(q.in(0).dtype) || q.node.attr_string("mode", "nearest") == "nearest", "16-bit float");
   };
   k.create = [](const KernelQuery& q) {
-    if (q.in(2).defined() && q.constant(2) == nullptr) fail(ExitCode::kInternal, "scales are not known");
-    auto passes = std::make_shared<std::vector<Pass>>(passes_of(q.node, q.in(0).shape, q.out(0).shape, q.constant(2)));
-    const size_t element = dtype_size(q.in(0).dtype);
-    const bool copies = std::all_of(passes->begin(), passes->end(), [](const Pass& p) { return p.taps.taps == 1; });
-    return make_kernel(
-        [passes, element, copies](const KernelContext& c) {
-          if (c.output(0).numel() == 0) return;
-          run_passes(*passes, false, element, static_cast<const std::byte*>(c.input(0).raw()), static_cast<std::byte*>(c.output(0).mutable_raw()),
-                     c.workspace(), static_cast<int64_t>(c.input(0).bytes()), [&](const Pass& p, const std::byte* src, std::byte* dst) {
-                       if (copies) return kernels::resize_axis_copy(p.outer, p.taps, p.inner, element, src, dst);
-                       dispatch_float(c.input(0).dtype(), [&](auto tag) {
-                         using T = decltype(tag);
-                         kernels::resize_axis(p.outer, p.taps, p.inner, reinterpret_cast<const T*>(src), reinterpret_cast<T*>(dst));
-                       });
-                     });
-        },
-        2 * static_cast<size_t>(intermediate(*passes, false)) * element);
+    const auto prepare = [node = q.node, x = q.in(0).shape, y = q.out(0).shape](const Mapping& mapping) {
+      Prepared p;
+      p.passes = passes_of(node, x, y, mapping);
+      p.copies = node.attr_string("mode", "nearest") == "nearest";
+      p.intermediate = intermediate(p.passes, false);
+      return p;
+    };
+    const bool crops = q.node.attr_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize";
+    bool known = true;
+    for (size_t i = crops ? 1 : 2; i < 4; ++i) known &= !q.in(i).defined() || q.constant(i) != nullptr;
+    if (!known) {  // the mapping is worked out at every run
+      return make_kernel([prepare, node = q.node](const KernelContext& c) {
+        const auto at = [&](size_t i) { return c.has_input(i) ? &c.input(i) : nullptr; };
+        run_resize(c, prepare({at(1), at(2), at(3)}), node, nullptr);
+      });
+    }
+    auto prepared = std::make_shared<const Prepared>(prepare({q.constant(1), q.constant(2), q.constant(3)}));
+    const size_t element = std::max(dtype_size(q.in(0).dtype), is_int(q.in(0).dtype) ? sizeof(double) : size_t{1});
+    return make_kernel([prepared, node = q.node](const KernelContext& c) { run_resize(c, *prepared, node, c.workspace()); },
+                       2 * static_cast<size_t>(prepared->intermediate) * element);
   };
   return k;
 }
@@ -269,9 +389,10 @@ KernelDef resize_grad_kernel() {
   k.name = "portable/resize_grad";
   k.create = [](const KernelQuery& q) {
     const std::vector<float> floats = q.node.attr_floats("scales");
-    const Tensor scales = Tensor::vector<float>(floats);
+    const std::vector<int64_t> ints = q.node.attr_ints("sizes");
+    const Tensor scales = Tensor::vector<float>(floats), sizes = Tensor::vector<int64_t>(ints), roi = Tensor::vector<float>(q.node.attr_floats("roi"));
     auto passes = std::make_shared<std::vector<Pass>>(
-        passes_of(q.node, q.out(0).shape, q.in(0).shape, floats.empty() ? nullptr : &scales));
+        passes_of(q.node, q.out(0).shape, q.in(0).shape, {&roi, floats.empty() ? nullptr : &scales, ints.empty() ? nullptr : &sizes}));
     const size_t element = dtype_size(q.in(0).dtype);
     return make_kernel(
         [passes, element](const KernelContext& c) {
@@ -293,11 +414,20 @@ void grad_resize(GradContext& g) {
   if (!g.needs(0) || g.d_output(0) == kNone) return;
   Attributes attrs = g.node().attrs;
   attrs["input_shape"] = g.shape(g.input(0));
-  if (const ValueId scales = g.input(2); scales != kNone) {
-    const Tensor* t = g.rewriter().graph().value(scales).constant.get();
-    if (t == nullptr) fail(ExitCode::kUnsupported, "{}: computed scales cannot be trained through", g.node().label());
-    attrs["scales"] = std::vector<float>(t->span<float>().begin(), t->span<float>().end());
-  }
+  const auto content = [&](size_t i) -> const Tensor* {
+    const ValueId id = g.input(i);
+    if (id == kNone) return nullptr;
+    const Tensor* t = g.rewriter().graph().value(id).constant.get();
+    if (t == nullptr) fail(ExitCode::kUnsupported, "{}: computed {} cannot be trained through", g.node().label(), i == 1 ? "roi" : i == 2 ? "scales" : "sizes");
+    return t;
+  };
+  const auto floats = [](const Tensor& t) {
+    const Tensor f = t.cast(DType::kF32);
+    return std::vector<float>(f.span<float>().begin(), f.span<float>().end());
+  };
+  if (g.node().attr_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize") attrs["roi"] = floats(*content(1));
+  if (const Tensor* scales = content(2)) attrs["scales"] = floats(*scales);
+  else if (g.node().attr_string("keep_aspect_ratio_policy", "stretch") != "stretch") attrs["sizes"] = content(3)->to_ints();
   g.set_d_input(0, g.emit("ResizeGrad", {g.d_output(0)}, std::move(attrs)));
 }
 
