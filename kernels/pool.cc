@@ -1,6 +1,7 @@
 #include "kernels/pool.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "libds/base/parallel.h"
@@ -133,6 +134,48 @@ void average_pool_grad(const PoolShape& s, bool count_pad, const T* d_y, T* d_x)
   });
 }
 
+template <typename T>
+void lp_pool(const PoolShape& s, int64_t p, const T* x, T* y) {
+  const T exponent = static_cast<T>(p);
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const T* in = x + plane * s.in_plane();
+      T* out = y + plane * s.out_plane();
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        T sum = 0;
+        if (p == 1) each_position(s, sz, sy, sx, [&](int64_t i) { sum += std::abs(in[i]); });
+        else if (p == 2) each_position(s, sz, sy, sx, [&](int64_t i) { sum += in[i] * in[i]; });
+        else each_position(s, sz, sy, sx, [&](int64_t i) { sum += std::pow(std::abs(in[i]), exponent); });
+        out[o] = p == 1 ? sum : p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / exponent);
+      });
+    }
+  });
+}
+
+// d y / d x = sign(x) * (|x| / y)^(p-1); nothing where y is 0.
+template <typename T>
+void lp_pool_grad(const PoolShape& s, int64_t p, const T* x, const T* y, const T* d_y, T* d_x) {
+  const T exponent = static_cast<T>(p - 1);
+  parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const T* in = x + plane * s.in_plane();
+      const T *out = y + plane * s.out_plane(), *d_out = d_y + plane * s.out_plane();
+      T* d_in = d_x + plane * s.in_plane();
+      std::fill(d_in, d_in + s.in_plane(), T(0));
+      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
+        if (out[o] == 0) return;
+        each_position(s, sz, sy, sx, [&](int64_t i) {
+          const T ratio = std::abs(in[i]) / out[o];
+          const T slope = p == 1 ? T(in[i] != 0) : p == 2 ? ratio : std::pow(ratio, exponent);
+          d_in[i] += std::copysign(slope, in[i]) * d_out[o];
+        });
+      });
+    }
+  });
+}
+
+template void max_pool(const PoolShape&, const int8_t*, int8_t*, int64_t*, bool);
+template void max_pool(const PoolShape&, const uint8_t*, uint8_t*, int64_t*, bool);
 template void max_pool(const PoolShape&, const float*, float*, int64_t*, bool);
 template void max_pool(const PoolShape&, const double*, double*, int64_t*, bool);
 template void max_pool_grad(const PoolShape&, const float*, const float*, float*);
@@ -141,5 +184,9 @@ template void average_pool(const PoolShape&, bool, const float*, float*);
 template void average_pool(const PoolShape&, bool, const double*, double*);
 template void average_pool_grad(const PoolShape&, bool, const float*, float*);
 template void average_pool_grad(const PoolShape&, bool, const double*, double*);
+template void lp_pool(const PoolShape&, int64_t, const float*, float*);
+template void lp_pool(const PoolShape&, int64_t, const double*, double*);
+template void lp_pool_grad(const PoolShape&, int64_t, const float*, const float*, const float*, float*);
+template void lp_pool_grad(const PoolShape&, int64_t, const double*, const double*, const double*, double*);
 
 }  // namespace ds::kernels

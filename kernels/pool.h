@@ -3,7 +3,8 @@
 // Legend: x [planes, in...], y [planes, out...], planes = N*C; 1 to 3 spatial axes, row-major.
 // Padding never wins a maximum; an average counts it only with count_pad, and then only as far as the
 // declared padding reaches (a last window that ceil_mode pushes further is divided by less).
-// Threads: parallel_for over planes, each computed in a fixed order. T: float, double.
+// Threads: parallel_for over planes, each computed in a fixed order. T: float, double; max_pool also
+// int8_t and uint8_t.
 #pragma once
 
 #include <array>
@@ -35,5 +36,10 @@ template <typename T>
 void average_pool(const PoolShape& s, bool count_pad, const T* x, T* y);
 template <typename T>
 void average_pool_grad(const PoolShape& s, bool count_pad, const T* d_y, T* d_x);
+// (sum of |x|^p over the window)^(1/p); padding is zero.
+template <typename T>
+void lp_pool(const PoolShape& s, int64_t p, const T* x, T* y);
+template <typename T>
+void lp_pool_grad(const PoolShape& s, int64_t p, const T* x, const T* y, const T* d_y, T* d_x);
 
 }  // namespace ds::kernels

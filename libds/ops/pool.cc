@@ -1,4 +1,4 @@
-// MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool and their gradients.
+// MaxPool, AveragePool, LpPool, their global forms, and their gradients.
 //
 // Legend: x [N, C, in...], y [N, C, out...]. The global forms are pools whose window is the plane.
 #include "kernels/pool.h"
@@ -52,8 +52,13 @@ void check_rank(InferContext& c) {
   if (rank < 3 || rank > 2 + kMostSpatial) c.error("input has rank {}, expected 3 to {}", rank, 2 + kMostSpatial);
 }
 
+void require_pooled(InferContext& c) {
+  if (c.node().op == "MaxPool") c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI8, DType::kU8});
+  else c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16});
+}
+
 void infer_pool(InferContext& c) {
-  c.require_dtype(0, ops::kFloats);
+  require_pooled(c);
   std::optional<Dims> y;
   const std::vector<int64_t> kernel = c.node().attr_ints("kernel_shape");
   if (kernel.empty()) c.error("kernel_shape is missing");
@@ -61,7 +66,8 @@ void infer_pool(InferContext& c) {
     check_rank(c);
     const Dims x = c.dims(0);
     if (kernel.size() != x.size() - 2) c.error("kernel_shape has {} values, the input {} spatial axes", kernel.size(), x.size() - 2);
-    const Window window = ops::window_of(c.node(), kernel);
+    Window window = ops::window_of(c.node(), kernel);
+    window.may_overhang = true;
     for (size_t i = 0; i < kernel.size(); ++i)
       if (window.auto_pad == "NOTSET" && (window.pad_begin[i] >= window.extent(i) || window.pad_end[i] >= window.extent(i)))
         c.error("padding is as large as the window");
@@ -73,7 +79,7 @@ void infer_pool(InferContext& c) {
 }
 
 void infer_global_pool(InferContext& c) {
-  c.require_dtype(0, ops::kFloats);
+  require_pooled(c);
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
   check_rank(c);
   Dims y(c.dims(0).size(), Dim(1));
@@ -106,6 +112,13 @@ void grad_max_pool(GradContext& g) {
   g.set_d_input(0, g.emit("MaxPoolGrad", {g.input(0), g.d_output(0)}, attrs));
 }
 
+void grad_lp_pool(GradContext& g) {
+  if (!g.needs(0) || g.d_output(0) == kNone) return;
+  Attributes attrs = explicit_attrs(g);
+  attrs["p"] = g.node().attr_int("p", 2);
+  g.set_d_input(0, g.emit("LpPoolGrad", {g.input(0), g.output(0), g.d_output(0)}, attrs));
+}
+
 void grad_average_pool(GradContext& g) {
   if (!g.needs(0)) return;
   Attributes attrs = explicit_attrs(g);
@@ -115,15 +128,26 @@ void grad_average_pool(GradContext& g) {
 
 bool counts_pad(const Node& node) { return node.attr_int("count_include_pad", 0) != 0; }
 
+std::string whole_float(const KernelQuery& q) { return ops::require(!is_half(q.in(0).dtype), "16-bit float"); }
+
+// Float types, and the bytes that MaxPool takes.
+template <typename F>
+void dispatch_pooled(DType dtype, F&& f) {
+  if (dtype == DType::kU8) f(uint8_t{});
+  else if (dtype == DType::kI8) f(int8_t{});
+  else dispatch_float(dtype, f);
+}
+
 KernelDef max_pool_kernel() {
   KernelDef k;
   k.name = "portable/max_pool";
+  k.decline = whole_float;
   k.create = [](const KernelQuery& q) {
     const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
     const bool column_major = q.node.attr_int("storage_order", 0) != 0;
     return make_kernel([s, column_major](const KernelContext& c) {
       int64_t* indices = c.has_output(1) ? c.output(1).mutable_data<int64_t>() : nullptr;
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+      dispatch_pooled(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
         kernels::max_pool<T>(s, c.input(0).data<T>(), c.output(0).mutable_data<T>(), indices, column_major);
       });
@@ -135,6 +159,7 @@ KernelDef max_pool_kernel() {
 KernelDef average_pool_kernel() {
   KernelDef k;
   k.name = "portable/average_pool";
+  k.decline = whole_float;
   k.create = [](const KernelQuery& q) {
     const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
     return make_kernel([s, count_pad = counts_pad(q.node)](const KernelContext& c) {
@@ -147,14 +172,45 @@ KernelDef average_pool_kernel() {
   return k;
 }
 
+int64_t exponent_of(const Node& node) {
+  const int64_t p = node.attr_int("p", 2);
+  if (p < 1) bad_data("p is {}, expected at least 1", p);
+  return p;
+}
+
+KernelDef lp_pool_kernel() {
+  KernelDef k;
+  k.name = "portable/lp_pool";
+  k.decline = whole_float;
+  k.create = [](const KernelQuery& q) {
+    const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
+    return make_kernel([s, p = exponent_of(q.node)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::lp_pool<T>(s, p, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  return k;
+}
+
 // A pool stays in the layout its input has already.
 void follow_input(const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
   inputs[0] = outputs[0] = q.in(0).layout;
 }
 
+constexpr const char* kOverhangs = "a window larger than the axis";
+bool overhangs(const KernelQuery& q) {
+  const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
+  for (size_t d = 0; d < 3; ++d)
+    if ((s.kernel[d] - 1) * s.dilation[d] + 1 > s.in[d] + s.pad_begin[d] + s.pad_end[d]) return true;
+  return false;
+}
+
 KernelDef onednn_max_pool() {
   KernelDef k = ops::onednn_kernel("onednn/max_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     if (q.out(1).defined()) return why = "indices wanted", nullptr;
+    if (overhangs(q)) return why = kOverhangs, nullptr;
     return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape), kernels::onednn::Pooling::kMax,
                                  ops::block_of(q.in(0).layout), why);
   });
@@ -166,6 +222,7 @@ KernelDef onednn_average_pool() {
   using kernels::onednn::Pooling;
   KernelDef k = ops::onednn_kernel("onednn/average_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     const bool count_pad = counts_pad(q.node);
+    if (overhangs(q)) return why = kOverhangs, nullptr;
     if (count_pad && q.node.attr_int("ceil_mode", 0) != 0) return why = "ceil_mode counts padding", nullptr;
     return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape),
                                  count_pad ? Pooling::kAverageWithPadding : Pooling::kAverage, ops::block_of(q.in(0).layout), why);
@@ -199,6 +256,7 @@ void register_pool_gradients(OpRegistry& registry) {
   max.infer = ops::infer_same_as_input;
   KernelDef mk;
   mk.name = "portable/max_pool_grad";
+  mk.decline = whole_float;
   mk.create = [](const KernelQuery& q) {
     return make_kernel([s = pool_shape(q.node, q.in(0).shape, q.in(1).shape)](const KernelContext& c) {
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
@@ -218,6 +276,7 @@ void register_pool_gradients(OpRegistry& registry) {
   average.infer = [](InferContext& c) { c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("shape"))); };
   KernelDef ak;
   ak.name = "portable/average_pool_grad";
+  ak.decline = whole_float;
   ak.create = [](const KernelQuery& q) {
     const PoolShape s = pool_shape(q.node, q.out(0).shape, q.in(0).shape);
     return make_kernel([s, count_pad = counts_pad(q.node)](const KernelContext& c) {
@@ -230,6 +289,26 @@ void register_pool_gradients(OpRegistry& registry) {
   average.kernels = {ak};
   average.widens_halves = true;
   registry.add(std::move(average));
+
+  OpDef lp;
+  lp.domain = Graph::kInternalDomain;
+  lp.name = "LpPoolGrad";  // (x, y, d_y) -> d_x
+  lp.min_inputs = lp.max_inputs = 3;
+  lp.infer = ops::infer_same_as_input;
+  KernelDef lk;
+  lk.name = "portable/lp_pool_grad";
+  lk.decline = whole_float;
+  lk.create = [](const KernelQuery& q) {
+    const PoolShape s = pool_shape(q.node, q.in(0).shape, q.in(1).shape);
+    return make_kernel([s, p = exponent_of(q.node)](const KernelContext& c) {
+      dispatch_float(c.input(0).dtype(), [&](auto tag) {
+        using T = decltype(tag);
+        kernels::lp_pool_grad<T>(s, p, c.input(0).data<T>(), c.input(1).data<T>(), c.input(2).data<T>(), c.output(0).mutable_data<T>());
+      });
+    });
+  };
+  lp.kernels = {lk};
+  registry.add(std::move(lp));
 }
 
 }  // namespace
@@ -241,6 +320,8 @@ void register_pool_ops(OpRegistry& registry) {
   registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
   registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, {onednn_max_pool(), max_pool_kernel()}));
   registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
+  registry.add(pool_def("LpPool", infer_pool, grad_lp_pool, {lp_pool_kernel()}));
+  registry.add(pool_def("GlobalLpPool", infer_global_pool, grad_lp_pool, {lp_pool_kernel()}));
   register_pool_gradients(registry);
 }
 

@@ -57,6 +57,7 @@ Window resolve_padding(Window w, std::span<const int64_t> in) {
 int64_t output_size(const Window& w, size_t i, int64_t in) {
   if (same_padding(w)) return (in + w.stride[i] - 1) / w.stride[i];
   const int64_t room = checked_add(in, w.pad_begin[i] + w.pad_end[i]) - w.extent(i);
+  if (room < 0 && w.may_overhang && -room / w.stride[i] <= 1) return room / w.stride[i] + 1;  // as onnxruntime rounds: towards zero
   if (room < 0)
     bad_data("spatial axis {} has size {}, too small for a window of {} with padding {}", i, in, w.extent(i),
              w.pad_begin[i] + w.pad_end[i]);

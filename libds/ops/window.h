@@ -17,6 +17,8 @@ struct Window {
   std::vector<int64_t> kernel, stride, dilation, pad_begin, pad_end;
   std::string auto_pad;  // NOTSET, VALID, SAME_UPPER, SAME_LOWER
   bool ceil_mode = false;
+  // A pool's window may be larger than the whole axis, padding included: what it sees of it counts.
+  bool may_overhang = false;
 
   size_t spatial() const { return kernel.size(); }
   // Elements that the dilated kernel spans along an axis.

@@ -25,6 +25,13 @@ const bool added = add_cases({
      {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"ceil_mode", int64_t{1}},
       {"count_include_pad", int64_t{1}}}, 1, {}, 1e-5, "ceil"},
     {"AveragePool", {random_tensor({1, 3, 12}, 1)}, {{"kernel_shape", Ints{3}}, {"dilations", Ints{2}}, {"pads", Ints{2, 2}}}, 1, {}, 1e-5, "dilated"},
+    {"LpPool", {random_away_from_zero({2, 3, 7, 9}, 1)}, {{"kernel_shape", Ints{2, 3}}, {"strides", Ints{2, 2}}}},
+    {"LpPool", {random_away_from_zero({1, 2, 8, 7}, 1)},
+     {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"dilations", Ints{2, 1}}, {"p", int64_t{3}}}, 1, {}, 1e-5, "cube"},
+    {"LpPool", {random_away_from_zero({1, 2, 11}, 1)}, {{"kernel_shape", Ints{4}}, {"auto_pad", std::string("SAME_UPPER")}, {"p", int64_t{1}}}, 1, {}, 1e-5, "sum"},
+    {"GlobalLpPool", {random_away_from_zero({2, 3, 4, 5}, 1)}},
+    {"LpPoolGrad", {random_tensor({1, 2, 6}, 1), random_tensor({1, 2, 5}, 2, 0.5, 1), random_tensor({1, 2, 5}, 3)}, {{"kernel_shape", Ints{2}}}, 1, {-1}},
+    {"MaxPool", {random_distinct({1, 2, 3, 7}, 1)}, {{"kernel_shape", Ints{4, 2}}, {"strides", Ints{2, 2}}}, 1, {}, 1e-5, "overhanging"},
     {"GlobalAveragePool", {random_tensor({2, 9, 5, 7}, 1)}},
     {"GlobalAveragePool", {random_tensor({2, 3, 7}, 1)}, {}, 1, {}, 1e-5, "one_dimension"},
     {"GlobalMaxPool", {random_distinct({2, 9, 5, 7}, 1)}},
@@ -70,6 +77,22 @@ TEST(Pool, IndicesPointIntoTheWholeTensor) {
   EXPECT_EQ(pool("MaxPool", {1, 2, 2, 3}, {1, 5, 2, 4, 3, 6, 9, 1, 1, 1, 1, 8}, column, 1), (Values{2, 5, 6, 11}));
 }
 
+TEST(Pool, BytesHaveMaxima) {
+  for (DType dtype : {DType::kI8, DType::kU8}) {
+    const OpCase c{"MaxPool", {Tensor::of<double>({1, 1, 4}, {1, 7, 3, 5}).cast(dtype)}, {{"kernel_shape", Ints{2}}}};
+    EXPECT_EQ(run_op(c).at(0).dtype(), dtype);
+    EXPECT_EQ(run_op(c).at(0).to_doubles(), (Values{7, 7, 5}));
+  }
+}
+
+// As onnxruntime does: a window larger than the axis sees what there is, once, unless it is too large by a stride.
+TEST(Pool, WindowLargerThanTheAxis) {
+  EXPECT_EQ(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{4}}, {"strides", Ints{2}}}), (Values{3}));
+  EXPECT_EQ(pool("AveragePool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{5}}, {"strides", Ints{3}}}), (Values{2}));
+  EXPECT_EQ(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{4}}}), (Values{}));
+  EXPECT_EQ(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{6}}, {"strides", Ints{2}}}), (Values{}));
+}
+
 TEST(Pool, NanIsNotLost) {
   const OpCase c{"MaxPool", {Tensor::of<double>({1, 1, 3}, {1, std::nan(""), 2})}, {{"kernel_shape", Ints{2}}}};
   const std::vector<double> y = run_op(c, DType::kF32, "portable/max_pool").at(0).to_doubles();
@@ -77,7 +100,7 @@ TEST(Pool, NanIsNotLost) {
 }
 
 TEST(PoolInference, RejectsImpossibleGeometry) {
-  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{4}}}), Error);
+  EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{5}}}), Error);
   EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{2}}, {"pads", Ints{2, 0}}}), Error);
   EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {{"kernel_shape", Ints{2, 2}}}), Error);
   EXPECT_THROW(pool("MaxPool", {1, 1, 3}, {1, 2, 3}, {}), Error);
