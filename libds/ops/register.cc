@@ -41,6 +41,8 @@ void register_all_ops(OpRegistry& registry) {
   register_resize_ops(registry);
   register_grid_sample_ops(registry);
   register_roi_ops(registry);
+  register_deform_conv_ops(registry);
+  register_placement_ops(registry);
   register_indexing_ops(registry);
   register_quant_ops(registry);
   register_qfused_ops(registry);

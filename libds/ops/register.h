@@ -13,6 +13,8 @@ void register_slice_pad_ops(OpRegistry& registry);
 void register_resize_ops(OpRegistry& registry);       // Resize (Upsample) and its gradient
 void register_grid_sample_ops(OpRegistry& registry);  // GridSample, AffineGrid
 void register_roi_ops(OpRegistry& registry);          // RoiAlign, MaxRoiPool, NonMaxSuppression
+void register_deform_conv_ops(OpRegistry& registry);
+void register_placement_ops(OpRegistry& registry);    // MaxUnpool, CenterCropPad
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
 void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
 void register_qfused_ops(OpRegistry& registry);       // internal 8-bit operators

@@ -99,6 +99,15 @@ std::vector<Case> cases() {
                    set_attr(n, "k", int64_t{2});
                    set_attr(n, "axis", int64_t{3});
                  }, {{1, {2}}}, {"k"}});
+  all.push_back({"GridSample", 16, [](ModelBuilder& b) {
+                   b.floats("grid", {2, 1, 1, 2}, {0, 0, 0, 0});
+                   set_attr(b.node("GridSample", {"x", "grid"}, {"y"}), "mode", std::string("bicubic"));
+                 }, {}, {}});
+  all.push_back({"RoiAlign", 10, [](ModelBuilder& b) {
+                   b.floats("rois", {1, 4}, {0, 0, 1, 1});
+                   b.ints("images", {0});
+                   set_attr(b.node("RoiAlign", {"x", "rois", "images"}, {"y"}), "output_height", int64_t{2});
+                 }, {}, {}});
   return all;
 }
 

@@ -1,4 +1,4 @@
-// GridSample, AffineGrid, RoiAlign, MaxRoiPool, NonMaxSuppression.
+// GridSample, AffineGrid, RoiAlign, MaxRoiPool, NonMaxSuppression, DeformConv, MaxUnpool, CenterCropPad.
 #include <cmath>
 
 #include "tests/support/op_check.h"
@@ -52,6 +52,28 @@ const bool added = add_cases({
      {{"output_height", int64_t{2}}, {"output_width", int64_t{2}}, {"shape", Ints{2, 2, 6, 6}}}, 1, {-1}},
     {"MaxRoiPool", {random_tensor({2, 3, 8, 7}, 1), Tensor::of<double>({2, 5}, {0, 0, 1, 4, 6, 1, 2, 2, 3, 9})}, {{"pooled_shape", Ints{2, 3}}}, 1, {-1}},
 });
+
+const bool moved_added = add_cases({
+    {"DeformConv", {random_tensor({2, 4, 6, 5}, 1), random_tensor({6, 4, 2, 3}, 2), random_tensor({2, 12, 5, 3}, 3, -1.3, 1.3)}},
+    {"DeformConv",
+     {random_tensor({2, 4, 6, 5}, 1), random_tensor({6, 2, 3, 2}, 2), random_tensor({2, 24, 4, 4}, 3, -1.3, 1.3), random_tensor({6}, 4),
+      random_tensor({2, 12, 4, 4}, 5, 0, 1)},
+     {{"group", int64_t{2}}, {"offset_group", int64_t{2}}, {"strides", Ints{2, 2}}, {"pads", Ints{2, 1, 2, 2}}, {"dilations", Ints{1, 1}}},
+     1, {}, 1e-5, "groups"},
+    {"MaxUnpool", {random_tensor({1, 2, 2, 2}, 1), Tensor::of<int64_t>({1, 2, 2, 2}, {0, 3, 9, 15, 17, 19, 28, 31})},
+     {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}},
+    {"MaxUnpool", {random_tensor({1, 1, 2, 2}, 1), Tensor::of<int64_t>({1, 1, 2, 2}, {5, 7, 13, 15}), Tensor::vector<int64_t>(Ints{1, 1, 5, 5})},
+     {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}, 1, {}, 1e-5, "larger"},
+    {"CenterCropPad", {random_tensor({4, 7, 3}, 1), Tensor::vector<int64_t>(Ints{7, 4, 3})}},
+    {"CenterCropPad", {random_tensor({4, 7, 3}, 1), Tensor::of<int32_t>({1}, {8})}, {{"axes", Ints{-1}}}, 1, {}, 1e-5, "last"},
+});
+
+// A window without offsets is that of Conv.
+TEST(Vision, DeformConvWithoutOffsetsIsConv) {
+  const Tensor x = random_tensor({1, 2, 5, 6}, 1), w = random_tensor({3, 2, 3, 3}, 2), zeros = random_tensor({1, 18, 5, 6}, 3, 0, 0);
+  const Attributes pads = {{"pads", Ints{1, 1, 1, 1}}};
+  EXPECT_LE(relative_error(run_op({"DeformConv", {x, w, zeros}, pads}).at(0), run_op({"Conv", {x, w}, pads}).at(0)), 1e-12);
+}
 
 // Values worked out by hand.
 TEST(Vision, MaxRoiPoolRoundsRegionsAndLeavesEmptyBinsZero) {
