@@ -1,5 +1,7 @@
 #include "kernels/integer.h"
 
+#include <algorithm>
+
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
@@ -13,21 +15,38 @@ inline int32_t byte_at(const void* data, bool is_signed, int64_t i) {
 
 int32_t ZeroPoints::at(int64_t i) const { return values == nullptr ? 0 : byte_at(values, is_signed, count == 1 ? 0 : i); }
 
-void integer_matmul(int64_t rows, int64_t columns, int64_t depth, const void* a, bool a_signed, const ZeroPoints& za, const void* b,
-                    bool b_signed, const ZeroPoints& zb, int32_t* sums) {
+namespace {
+
+// The sums of x * (b - zb) are those of x * b less zb times the sum of x.
+template <typename A, typename B>
+void matmul_loops(int64_t rows, int64_t columns, int64_t depth, const A* a, const ZeroPoints& za, const B* b, const ZeroPoints& zb, int32_t* sums) {
   parallel_for(rows, (1 << 14) / (depth * columns + 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
-      int32_t* row = sums + m * columns;
+      auto* row = reinterpret_cast<uint32_t*>(sums) + m * columns;  // sums wrap
       for (int64_t n = 0; n < columns; ++n) row[n] = 0;
       const int32_t zero = za.at(m);
+      uint32_t total = 0;
       for (int64_t k = 0; k < depth; ++k) {
-        const int32_t x = byte_at(a, a_signed, m * depth + k) - zero;
-        for (int64_t n = 0; n < columns; ++n)
-          row[n] = static_cast<int32_t>(static_cast<uint32_t>(row[n]) +
-                                        static_cast<uint32_t>(x * (byte_at(b, b_signed, k * columns + n) - zb.at(n))));
+        const int32_t x = a[m * depth + k] - zero;
+        total += static_cast<uint32_t>(x);
+        const B* from = b + k * columns;
+        for (int64_t n = 0; n < columns; ++n) row[n] += static_cast<uint32_t>(x * from[n]);
       }
+      for (int64_t n = 0; n < columns; ++n) row[n] -= total * static_cast<uint32_t>(zb.at(n));
     }
   });
+}
+
+}  // namespace
+
+void integer_matmul(int64_t rows, int64_t columns, int64_t depth, const void* a, bool a_signed, const ZeroPoints& za, const void* b,
+                    bool b_signed, const ZeroPoints& zb, int32_t* sums) {
+  const auto with_a = [&](const auto* x) {
+    if (b_signed) matmul_loops(rows, columns, depth, x, za, static_cast<const int8_t*>(b), zb, sums);
+    else matmul_loops(rows, columns, depth, x, za, static_cast<const uint8_t*>(b), zb, sums);
+  };
+  if (a_signed) with_a(static_cast<const int8_t*>(a));
+  else with_a(static_cast<const uint8_t*>(a));
 }
 
 void integer_conv(const ConvShape& s, const void* x, bool x_signed, int32_t x_zero, const void* w, bool w_signed,
@@ -60,5 +79,26 @@ void integer_conv(const ConvShape& s, const void* x, bool x_signed, int32_t x_ze
     }
   });
 }
+
+namespace {
+
+template <typename T>
+void turn(int64_t batch, int64_t rows, int64_t columns, const T* x, T* y) {
+  constexpr int64_t kTile = 32;  // of both: lines of cache are used while they are there
+  const int64_t tiles = (columns + kTile - 1) / kTile;
+  parallel_for(batch * tiles, (1 << 14) / (rows * kTile + 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = i / tiles * rows * columns, c0 = i % tiles * kTile, c1 = std::min(columns, c0 + kTile);
+      for (int64_t r0 = 0; r0 < rows; r0 += kTile)
+        for (int64_t c = c0; c < c1; ++c)
+          for (int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) y[at + c * rows + r] = x[at + r * columns + c];
+    }
+  });
+}
+
+}  // namespace
+
+void turn_bytes(int64_t batch, int64_t rows, int64_t columns, const uint8_t* x, uint8_t* y) { turn(batch, rows, columns, x, y); }
+void turn_sums(int64_t batch, int64_t rows, int64_t columns, const int32_t* x, int32_t* y) { turn(batch, rows, columns, x, y); }
 
 }  // namespace ds::kernels

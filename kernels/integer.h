@@ -27,4 +27,8 @@ void integer_matmul(int64_t rows, int64_t columns, int64_t depth, const void* a,
 void integer_conv(const ConvShape& s, const void* x, bool x_signed, int32_t x_zero, const void* w, bool w_signed,
                   const ZeroPoints& w_zero, int32_t* sums);
 
+// [batch, rows, columns] -> [batch, columns, rows], as between channels first and channels last.
+void turn_bytes(int64_t batch, int64_t rows, int64_t columns, const uint8_t* x, uint8_t* y);
+void turn_sums(int64_t batch, int64_t rows, int64_t columns, const int32_t* x, int32_t* y);
+
 }  // namespace ds::kernels

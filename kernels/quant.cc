@@ -32,27 +32,15 @@ inline Out quantize_one(float f, int32_t zero) {
   }
 }
 
-// Calls row(element offset, count, scale index or -1 with a first index when they vary along the row).
-// Rows are runs with one scale (per tensor, per axis) or, when blocked, runs of `inner` with one scale each.
+// Calls row(element offset, count, first scale, whether each element has a scale of its own).
 template <typename Row>
 void for_scaled_rows(const QuantSpace& s, Row&& row) {
-  const int64_t scale_axis = s.block > 0 ? (s.axis + s.block - 1) / s.block : s.axis;
-  if (s.outer * s.axis * s.inner == 0) return;
-  if (s.outer * s.axis == 1 && s.block == 0) {
-    parallel_for(s.inner, kGrain, [&](int64_t begin, int64_t end) { row(begin, end - begin, 0, false); });
-    return;
-  }
-  if (s.inner == 1 && s.block == 0) {
-    parallel_for(s.outer, kGrain / s.axis + 1, [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o) row(o * s.axis, s.axis, 0, true);
-    });
-    return;
-  }
-  parallel_for(s.outer * s.axis, kGrain / s.inner + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t o = i / s.axis, a = i % s.axis;
-      if (s.block == 0) row(i * s.inner, s.inner, a, false);
-      else row(i * s.inner, s.inner, (o * scale_axis + a / s.block) * s.inner, true);
+  parallel_for(s.outer * s.axis * s.inner, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const ScaleRun r = s.run(i);
+      const int64_t n = std::min(r.length, end - i);
+      row(i, n, r.first, r.vary);
+      i += n;
     }
   });
 }

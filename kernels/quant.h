@@ -10,10 +10,25 @@
 
 namespace ds::kernels {
 
+// Consecutive elements and their scales: one for all, or one each (`vary`).
+struct ScaleRun {
+  int64_t length, first;
+  bool vary;
+};
+
 // Which scale belongs to an element of a tensor seen as [outer, axis, inner]. Per tensor: axis 1, outer 1.
 // block 0: one scale per position on the axis; else scales are [outer, ceil(axis / block), inner].
 struct QuantSpace {
   int64_t outer = 1, axis = 1, inner = 1, block = 0;
+
+  // The run from element i on.
+  ScaleRun run(int64_t i) const {
+    const int64_t k = i % inner, a = i / inner % axis;
+    const int64_t row = block == 0 ? 0 : i / (inner * axis) * ((axis + block - 1) / block) + a / block;
+    if (inner > 1 || axis == 1) return block == 0 ? ScaleRun{inner - k, a, false} : ScaleRun{inner - k, row * inner + k, true};
+    if (block == 0) return {axis - a, a, true};
+    return {(a / block + 1) * block < axis ? block - a % block : axis - a, row, false};
+  }
 };
 
 // In: float, int32_t (converted to float first). Out: u8, i8, u16, i16, i32. zero may be null (zeros). A NaN becomes

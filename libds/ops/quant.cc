@@ -1,19 +1,13 @@
-// ONNX quantization operators: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, and the integer products
-// MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv. Their portable kernels are the definition in plain
-// loops; graphs run fast through the fused operators of passes/fuse_qdq.h.
-#include <algorithm>
-
-#include "kernels/integer.h"
-#include "kernels/quant.h"
+// QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. Their kernels are the definition in plain loops;
+// graphs run fast through the fused operators of passes/fuse_qdq.h.
+#include "kernels/quant_any.h"
+#include "libds/ops/common.h"
 #include "libds/ops/register.h"
-#include "libds/ops/window.h"
 
 namespace ds {
 namespace {
 
 using kernels::QuantSpace;
-using kernels::ZeroPoints;
-using ops::Window;
 
 // Calls f with a value of the stored type.
 template <typename F>
@@ -42,7 +36,8 @@ QuantSpace quant_space(const Node& node, const Shape& x, const Shape& scale) {
 
 // Scale (input 1) must be a scalar, one per position of the axis, or one per block; the zero point (input 2) alike.
 void check_scale(InferContext& c) {
-  c.require_dtype(1, {DType::kF32});
+  if (c.dtype(1) == DType::kI32) fail(ExitCode::kUnsupported, "a scale of integers is not supported");
+  c.require_dtype(1, {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E8M0});
   const int64_t block = c.node().attr_int("block_size", 0);
   if (block < 0) c.error("block_size is {}", block);
   if (c.has_input(2) && c.has_dims(1) && c.has_dims(2) && all_known(c.dims(1)) && all_known(c.dims(2)) && c.dims(1) != c.dims(2) &&
@@ -66,22 +61,55 @@ void check_scale(InferContext& c) {
   }
 }
 
+// A type given as an attribute; kUndefined when there is none.
+DType type_attr(const Node& node, const char* key) {
+  const int64_t given = node.attr_int(key, 0);
+  if (given < 0 || given > INT32_MAX || (given != 0 && !dtype_known(static_cast<int32_t>(given)))) bad_data("{} is {}, which is no known type", key, given);
+  return static_cast<DType>(given);
+}
+
+bool is_quantized(DType t) {
+  return t == DType::kU8 || t == DType::kI8 || t == DType::kU16 || t == DType::kI16 || is_packed(t) || (is_float8(t) && t != DType::kF8E8M0);
+}
+
+// What loops of their own exist for: f32 scales, and stored integers of whole bytes.
+std::string not_plain(const KernelQuery& q, DType stored) {
+  if (q.in(1).dtype != DType::kF32) return "the scale is not f32";
+  return ops::require(!is_packed(stored) && !is_float8(stored), "the stored type has no loop of its own");
+}
+
+// The precision of the division: the attribute, or the scale's type (a scale of exponents divides exactly).
+DType division_type(const Node& node, DType scale) {
+  const DType given = type_attr(node, "precision");
+  if (given != DType::kUndefined) return given;
+  return scale == DType::kF8E8M0 ? DType::kF32 : scale;
+}
+
+void infer_quantize(InferContext& c) {
+  c.require_dtype(0, {DType::kF32, DType::kF16, DType::kBF16, DType::kI32});
+  check_scale(c);
+  const DType given = type_attr(c.node(), "output_dtype");
+  const DType dtype = c.has_input(2) ? c.dtype(2) : given != DType::kUndefined ? given : DType::kU8;
+  if (!is_quantized(dtype)) c.error("quantized type {} is not supported", dtype_name(dtype));
+  if (given != DType::kUndefined && given != dtype) c.error("output_dtype is {}, the zero point {}", dtype_name(given), dtype_name(dtype));
+  const DType precision = division_type(c.node(), c.dtype(1));
+  if (precision != DType::kF32 && !is_half(precision)) c.error("precision {} is not supported", dtype_name(precision));
+  c.set_output(0, dtype, c.input(0).dims);
+}
+
 void register_quantize(OpRegistry& registry) {
   OpDef def;
   def.name = "QuantizeLinear";
   def.min_inputs = 2;
   def.max_inputs = 3;
-  def.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kI32});
-    check_scale(c);
-    const auto attr = static_cast<DType>(c.node().attr_int("output_dtype", 0));
-    const DType dtype = c.has_input(2) ? c.dtype(2) : attr != DType::kUndefined ? attr : DType::kU8;
-    if (dtype != DType::kU8 && dtype != DType::kI8 && dtype != DType::kU16 && dtype != DType::kI16)
-      c.error("quantized type {} is not supported", dtype_known(static_cast<int32_t>(dtype)) ? dtype_name(dtype) : "of this number");
-    c.set_output(0, dtype, c.input(0).dims);
-  };
+  def.infer = infer_quantize;
   KernelDef k;
   k.name = "portable/quantize";
+  k.decline = [](const KernelQuery& q) {
+    if (std::string reason = not_plain(q, q.out(0).dtype); !reason.empty()) return reason;
+    if (division_type(q.node, q.in(1).dtype) != DType::kF32) return std::string("divides in 16 bits");
+    return ops::require(!is_half(q.in(0).dtype), "16-bit floats");
+  };
   k.create = [](const KernelQuery& q) {
     return make_kernel([s = quant_space(q.node, q.in(0).shape, q.in(1).shape)](const KernelContext& c) {
       dispatch_stored(c.output(0).dtype(), [&](auto tag) {
@@ -94,23 +122,45 @@ void register_quantize(OpRegistry& registry) {
       });
     });
   };
-  def.kernels = {k};
-  registry.add(std::move(def));
-
-  OpDef inverse;
-  inverse.name = "DequantizeLinear";
-  inverse.min_inputs = 2;
-  inverse.max_inputs = 3;
-  inverse.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kU8, DType::kI8, DType::kU16, DType::kI16, DType::kI32});
-    check_scale(c);
-    if (c.has_input(2) && c.dtype(2) != c.dtype(0))
-      c.error("the zero point has type {}, the data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
-    c.set_output(0, DType::kF32, c.input(0).dims);
+  KernelDef any;
+  any.name = "portable/quantize_any";
+  any.takes_packed = true;
+  any.create = [](const KernelQuery& q) {
+    return make_kernel([s = quant_space(q.node, q.in(0).shape, q.in(1).shape), precision = division_type(q.node, q.in(1).dtype),
+                        saturate = q.node.attr_int("saturate", 1) != 0](const KernelContext& c) {
+      const Tensor &x = c.input(0), &scale = c.input(1);
+      kernels::quantize_any(s, x.dtype(), x.raw(), scale.dtype(), scale.raw(), c.has_input(2) ? c.input(2).raw() : nullptr, precision,
+                            saturate, c.output(0).dtype(), c.output(0).mutable_raw());
+    });
   };
-  KernelDef d;
-  d.name = "portable/dequantize";
-  d.create = [](const KernelQuery& q) {
+  def.kernels = {k, any};
+  registry.add(std::move(def));
+}
+
+void infer_dequantize(InferContext& c) {
+  if (c.dtype(0) != DType::kI32 && !is_quantized(c.dtype(0))) c.error("input 0 ('{}') has type {}, which this operator does not take", c.input(0).name, dtype_name(c.dtype(0)));
+  check_scale(c);
+  if (c.has_input(2) && c.dtype(2) != c.dtype(0))
+    c.error("the zero point has type {}, the data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
+  const DType given = type_attr(c.node(), "output_dtype");
+  const DType dtype = given != DType::kUndefined ? given : c.dtype(1);
+  if (dtype != DType::kF32 && !is_half(dtype)) c.error("the result cannot have type {}", dtype_name(dtype));
+  c.set_output(0, dtype, c.input(0).dims);
+}
+
+void register_dequantize(OpRegistry& registry) {
+  OpDef def;
+  def.name = "DequantizeLinear";
+  def.min_inputs = 2;
+  def.max_inputs = 3;
+  def.infer = infer_dequantize;
+  KernelDef k;
+  k.name = "portable/dequantize";
+  k.decline = [](const KernelQuery& q) {
+    if (std::string reason = not_plain(q, q.in(0).dtype); !reason.empty()) return reason;
+    return ops::require(q.out(0).dtype == DType::kF32, "the result is not f32");
+  };
+  k.create = [](const KernelQuery& q) {
     return make_kernel([s = quant_space(q.node, q.in(0).shape, q.in(1).shape)](const KernelContext& c) {
       dispatch_stored(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
@@ -119,9 +169,21 @@ void register_quantize(OpRegistry& registry) {
       });
     });
   };
-  inverse.kernels = {d};
-  registry.add(std::move(inverse));
+  KernelDef any;
+  any.name = "portable/dequantize_any";
+  any.takes_packed = true;
+  any.create = [](const KernelQuery& q) {
+    return make_kernel([s = quant_space(q.node, q.in(0).shape, q.in(1).shape)](const KernelContext& c) {
+      const Tensor &x = c.input(0), &scale = c.input(1);
+      kernels::dequantize_any(s, x.dtype(), x.raw(), scale.dtype(), scale.raw(), c.has_input(2) ? c.input(2).raw() : nullptr,
+                              c.output(0).dtype(), c.output(0).mutable_raw());
+    });
+  };
+  def.kernels = {k, any};
+  registry.add(std::move(def));
+}
 
+void register_dynamic_quantize(OpRegistry& registry) {
   OpDef dynamic;
   dynamic.name = "DynamicQuantizeLinear";  // x -> y, scale, zero point
   dynamic.min_inputs = dynamic.max_inputs = 1;
@@ -144,344 +206,12 @@ void register_quantize(OpRegistry& registry) {
   registry.add(std::move(dynamic));
 }
 
-// --- integer products ---------------------------------------------------------------------------
-
-constexpr std::initializer_list<DType> kBytes = {DType::kU8, DType::kI8};
-
-ZeroPoints zero_points(const KernelContext& c, size_t i) {
-  if (!c.has_input(i)) return {};
-  return {c.input(i).raw(), c.input(i).dtype() == DType::kI8, c.input(i).numel()};
-}
-
-// numpy matmul of a and b.
-void infer_product(InferContext& c, size_t a, size_t b, DType dtype) {
-  if (!c.has_dims(a) || !c.has_dims(b)) return c.set_output(0, dtype);
-  const Dims x = c.dims(a), y = c.dims(b);
-  if (x.size() < 2 || y.size() < 2) c.error("operands need at least two axes");
-  const Dim inner = x.back(), other = y[y.size() - 2];
-  if (inner.known() && other.known() && inner != other) c.error("inner sizes differ: {} and {}", inner.raw, other.raw);
-  Dims out = ops::broadcast_dims(c, Dims(x.begin(), x.end() - 2), Dims(y.begin(), y.end() - 2));
-  out.push_back(x[x.size() - 2]);
-  out.push_back(y.back());
-  c.set_output(0, dtype, std::move(out));
-}
-
-// Products of a batch: element offsets of a and b for output matrix i.
-struct ProductShape {
-  int64_t rows, columns, depth, matrices;
-  std::vector<int64_t> a_offset, b_offset;
-};
-
-ProductShape product_shape(const Shape& a, const Shape& b, const Shape& out) {
-  ProductShape s;
-  s.rows = a[a.size() - 2];
-  s.depth = a.back();
-  s.columns = b.back();
-  const Shape batch(out.begin(), out.end() - 2);
-  s.matrices = checked_numel(batch);
-  for (int64_t i = 0; i < s.matrices; ++i) {
-    int64_t rest = i, at = 0, bt = 0, as = 1, bs = 1;
-    for (size_t d = 0; d < batch.size(); ++d) {  // from the innermost batch axis out
-      const int64_t index = rest % batch[batch.size() - 1 - d];
-      rest /= batch[batch.size() - 1 - d];
-      if (d + 2 < a.size()) {
-        const int64_t n = a[a.size() - 3 - d];
-        at += n == 1 ? 0 : index * as;
-        as *= n;
-      }
-      if (d + 2 < b.size()) {
-        const int64_t n = b[b.size() - 3 - d];
-        bt += n == 1 ? 0 : index * bs;
-        bs *= n;
-      }
-    }
-    s.a_offset.push_back(at * s.rows * s.depth);
-    s.b_offset.push_back(bt * s.depth * s.columns);
-  }
-  return s;
-}
-
-const void* bytes_at(const Tensor& t, int64_t offset) { return static_cast<const std::byte*>(t.raw()) + offset; }
-
-void check_zero_length(InferContext& c, size_t i, Dim expected, const char* what) {
-  if (!c.has_dims(i) || !all_known(c.dims(i)) || !expected.known()) return;
-  const int64_t n = checked_numel(concrete(c.dims(i)));
-  if (n != 1 && n != expected.raw) c.error("{} has {} values, expected one or {}", what, n, expected.raw);
-}
-
-// Constant right operand, widened and reordered once; the left zero point is read in every run.
-class PackedMatMulInteger final : public Kernel {
- public:
-  explicit PackedMatMulInteger(const KernelQuery& q) : threads_(q.threads) {
-    const Tensor b = q.constant(1)->transient();
-    std::vector<int32_t> zero;
-    if (const Tensor* z = q.constant(3)) {
-      for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));
-      if (zero.size() == 1) zero.assign(static_cast<size_t>(b.dim(1)), zero[0]);
-    }
-    const int64_t depth = b.dim(0), rows = depth == 0 ? 0 : q.in(0).numel() / depth;
-    shape_ = kernels::matmul_shape(rows, depth, b.dim(1));
-    packed_ = kernels::pack_matrix(depth, b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
-    rescale_.output = kernels::QOutput::kI32;
-  }
-  size_t workspace_bytes() const override { return kernels::qconv_workspace(shape_, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
-  void run(const KernelContext& c) override {
-    const kernels::QBytes a = {c.input(0).raw(), c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0)};
-    kernels::qconv(kernels::avx2_qgemm(), shape_, a, packed_, rescale_, c.output(0).mutable_raw(), threads_, c.workspace());
-  }
-
- private:
-  int threads_;
-  kernels::QConvShape shape_;
-  kernels::QPackedWeights packed_;
-  kernels::QRescale rescale_;
-};
-
-void register_matmul_integer(OpRegistry& registry) {
-  OpDef def;
-  def.name = "MatMulInteger";  // a, b, a zero point, b zero point
-  def.min_inputs = 2;
-  def.max_inputs = 4;
-  def.infer = [](InferContext& c) {
-    c.require_dtype(0, kBytes);
-    c.require_dtype(1, kBytes);
-    for (size_t i : {0, 1})
-      if (c.has_input(i + 2) && c.dtype(i + 2) != c.dtype(i)) c.error("zero point {} has type {}, its operand {}", i, dtype_name(c.dtype(i + 2)), dtype_name(c.dtype(i)));
-    if (c.has_dims(0) && c.dims(0).size() >= 2) check_zero_length(c, 2, c.dims(0)[c.dims(0).size() - 2], "the zero point of a");
-    if (c.has_dims(1) && !c.dims(1).empty()) check_zero_length(c, 3, c.dims(1).back(), "the zero point of b");
-    infer_product(c, 0, 1, DType::kI32);
-  };
-  def.cost = [](const KernelQuery& q) {
-    return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)};
-  };
-  KernelDef k;
-  k.name = "portable/matmul_integer";
-  k.create = [](const KernelQuery& q) {
-    return make_kernel([s = product_shape(q.in(0).shape, q.in(1).shape, q.out(0).shape)](const KernelContext& c) {
-      for (int64_t i = 0; i < s.matrices; ++i) {
-        const auto u = static_cast<size_t>(i);
-        kernels::integer_matmul(s.rows, s.columns, s.depth, bytes_at(c.input(0), s.a_offset[u]), c.input(0).dtype() == DType::kI8,
-                                zero_points(c, 2), bytes_at(c.input(1), s.b_offset[u]), c.input(1).dtype() == DType::kI8,
-                                zero_points(c, 3), c.output(0).mutable_data<int32_t>() + i * s.rows * s.columns);
-      }
-    });
-  };
-  KernelDef packed;
-  packed.name = "avx2/matmul_integer";
-  packed.isa = Isa::kAvx2;
-  packed.decline = [](const KernelQuery& q) {
-    if (q.constant(1) == nullptr || q.constant(1)->rank() != 2 || q.constant(1)->numel() == 0) return std::string("b is not a constant matrix");
-    if (q.in(3).defined() && q.constant(3) == nullptr) return std::string("the zero point of b is not constant");
-    return ops::require(!q.in(2).defined() || q.in(2).numel() == 1, "a has a zero point per row");
-  };
-  packed.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<PackedMatMulInteger>(q); };
-  def.kernels = {packed, k};
-  registry.add(std::move(def));
-}
-
-// Geometry of the channels-first convolution x, w -> y.
-kernels::ConvShape conv_shape(const Node& node, const Shape& x, const Shape& w, const Shape& y) {
-  const Shape in(x.begin() + 2, x.end());
-  const Window window = ops::resolve_padding(ops::window_of(node, Shape(w.begin() + 2, w.end())), in);
-  kernels::ConvShape s;
-  s.spatial = static_cast<int>(in.size());
-  s.batch = x[0];
-  s.groups = node.attr_int("group", 1);
-  s.in_channels = x[1];
-  s.out_channels = w[0];
-  for (size_t i = 0; i < in.size(); ++i) {
-    const size_t d = i + 3 - in.size();
-    s.in[d] = in[i];
-    s.out[d] = y[i + 2];
-    s.kernel[d] = window.kernel[i];
-    s.stride[d] = window.stride[i];
-    s.dilation[d] = window.dilation[i];
-    s.pad_begin[d] = window.pad_begin[i];
-    s.pad_end[d] = window.pad_end[i];
-  }
-  return s;
-}
-
-// Output of the convolution of input `x` with weight `w` (positions in the input list).
-void infer_convolution(InferContext& c, size_t xi, size_t wi, DType dtype) {
-  c.require_dtype(xi, kBytes);
-  c.require_dtype(wi, kBytes);
-  const int64_t groups = c.node().attr_int("group", 1);
-  if (groups < 1) c.error("group is {}", groups);
-  if (!c.has_dims(xi) || !c.has_dims(wi)) return c.set_output(0, dtype);
-  const Dims x = c.dims(xi), w = c.dims(wi);
-  if (x.size() < 3 || x.size() > 5) c.error("input has rank {}, expected 3 to 5", x.size());
-  if (w.size() != x.size()) c.error("input has rank {}, the weight {}", x.size(), w.size());
-  if (x[1].known() && w[1].known() && x[1].raw != checked_mul(w[1].raw, groups))
-    c.error("weight expects {} channels, input has {}", w[1].raw * groups, x[1].raw);
-  if (w[0].known() && w[0].raw % groups != 0) c.error("{} output channels do not divide into {} groups", w[0].raw, groups);
-  Dims y = {x[0], w[0]};
-  std::vector<int64_t> kernel;
-  for (size_t i = 2; i < w.size(); ++i)
-    if (w[i].known()) kernel.push_back(w[i].raw);
-  const std::vector<int64_t> declared = c.node().attr_ints("kernel_shape");
-  if (kernel.size() + 2 < w.size()) kernel = declared;
-  if (!declared.empty() && declared != kernel) c.error("kernel_shape and the weight's shape differ");
-  if (kernel.size() + 2 != w.size()) {
-    for (size_t i = 2; i < x.size(); ++i) y.push_back(c.fresh_dim());
-  } else {
-    const Window window = ops::window_of(c.node(), kernel);
-    for (size_t i = 0; i < kernel.size(); ++i) y.push_back(ops::output_dim(c, window, i, x[i + 2]));
-  }
-  c.set_output(0, dtype, std::move(y));
-}
-
-Cost convolution_cost(const KernelQuery& q, size_t w) {
-  const Shape& weight = q.in(w).shape;
-  int64_t per_output = 1;
-  for (size_t i = 1; i < weight.size(); ++i) per_output = checked_mul(per_output, weight[i]);
-  return Cost{2 * checked_mul(q.out(0).numel(), per_output), ops::operand_bytes(q)};
-}
-
-void register_conv_integer(OpRegistry& registry) {
-  OpDef def;
-  def.name = "ConvInteger";  // x, w, x zero point, w zero point
-  def.min_inputs = 2;
-  def.max_inputs = 4;
-  def.infer = [](InferContext& c) {
-    infer_convolution(c, 0, 1, DType::kI32);
-    check_zero_length(c, 2, 1, "the zero point of x");
-    if (c.has_dims(1)) check_zero_length(c, 3, c.dims(1)[0], "the zero point of w");
-  };
-  def.cost = [](const KernelQuery& q) { return convolution_cost(q, 1); };
-  KernelDef k;
-  k.name = "portable/conv_integer";
-  k.create = [](const KernelQuery& q) {
-    return make_kernel([s = conv_shape(q.node, q.in(0).shape, q.in(1).shape, q.out(0).shape)](const KernelContext& c) {
-      kernels::integer_conv(s, c.input(0).raw(), c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0), c.input(1).raw(),
-                            c.input(1).dtype() == DType::kI8, zero_points(c, 3), c.output(0).mutable_data<int32_t>());
-    });
-  };
-  def.kernels = {k};
-  registry.add(std::move(def));
-}
-
-// Rescaling into a quantized output: zero point and bounds of its type.
-kernels::QRescale rescale_to(const Tensor& y, int32_t zero) {
-  kernels::QRescale q;
-  const bool is_signed = y.dtype() == DType::kI8;
-  q.output = is_signed ? kernels::QOutput::kI8 : kernels::QOutput::kU8;
-  q.zero = zero;
-  q.lo = is_signed ? -128 : 0;
-  q.hi = is_signed ? 127 : 255;
-  return q;
-}
-
-float scale_at(const Tensor& t, int64_t i) { return t.data<float>()[t.numel() == 1 ? 0 : i]; }
-
-void check_qlinear(InferContext& c, std::initializer_list<size_t> scales, size_t y_zero) {
-  for (size_t i : scales) {
-    c.require_dtype(i, {DType::kF32});
-    if (c.dtype(i + 1) != c.dtype(i - 1) && i != y_zero - 1)
-      c.error("the zero point of input {} has type {}, the input {}", i - 1, dtype_name(c.dtype(i + 1)), dtype_name(c.dtype(i - 1)));
-  }
-  c.require_dtype(y_zero, kBytes);
-  check_zero_length(c, y_zero - 1, 1, "the scale of y");
-  check_zero_length(c, y_zero, 1, "the zero point of y");
-}
-
-void register_qlinear_matmul(OpRegistry& registry) {
-  OpDef def;
-  def.name = "QLinearMatMul";  // a, scale, zero, b, scale, zero, y scale, y zero
-  def.min_inputs = def.max_inputs = 8;
-  def.infer = [](InferContext& c) {
-    c.require_dtype(0, kBytes);
-    c.require_dtype(3, kBytes);
-    check_qlinear(c, {1, 4, 6}, 7);
-    for (size_t i : {1, 2}) check_zero_length(c, i, 1, "a scale or zero point of a");
-    if (c.has_dims(3) && !c.dims(3).empty())
-      for (size_t i : {4, 5}) check_zero_length(c, i, c.dims(3).back(), "a scale or zero point of b");
-    infer_product(c, 0, 3, c.dtype(7));
-  };
-  def.cost = [](const KernelQuery& q) {
-    return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)};
-  };
-  KernelDef k;
-  k.name = "portable/qlinear_matmul";
-  k.create = [](const KernelQuery& q) {
-    const ProductShape s = product_shape(q.in(0).shape, q.in(3).shape, q.out(0).shape);
-    // Workspace: the sums, then a multiplier per column.
-    const size_t sums_bytes = static_cast<size_t>(checked_mul(checked_mul(s.rows, s.columns), 4));
-    return make_kernel([s, sums_bytes](const KernelContext& c) {
-      auto* sums = reinterpret_cast<int32_t*>(c.workspace());
-      auto* multiplier = reinterpret_cast<float*>(c.workspace() + sums_bytes);
-      for (int64_t n = 0; n < s.columns; ++n)
-        multiplier[n] = c.input(1).data<float>()[0] * scale_at(c.input(4), n) / c.input(6).data<float>()[0];
-      kernels::QRescale rescale = rescale_to(c.output(0), zero_points(c, 7).at(0));
-      rescale.multiplier = multiplier;
-      for (int64_t i = 0; i < s.matrices; ++i) {
-        const auto u = static_cast<size_t>(i);
-        kernels::integer_matmul(s.rows, s.columns, s.depth, bytes_at(c.input(0), s.a_offset[u]), c.input(0).dtype() == DType::kI8,
-                                zero_points(c, 2), bytes_at(c.input(3), s.b_offset[u]), c.input(3).dtype() == DType::kI8,
-                                zero_points(c, 5), sums);
-        kernels::portable_qgemm().rescale(s.rows, s.columns, sums, s.columns, rescale,
-                                          static_cast<std::byte*>(c.output(0).mutable_raw()) + i * s.rows * s.columns, s.columns);
-      }
-    }, sums_bytes + static_cast<size_t>(s.columns) * sizeof(float));
-  };
-  def.kernels = {k};
-  registry.add(std::move(def));
-}
-
-void register_qlinear_conv(OpRegistry& registry) {
-  OpDef def;
-  def.name = "QLinearConv";  // x, scale, zero, w, scale, zero, y scale, y zero, bias
-  def.min_inputs = 8;
-  def.max_inputs = 9;
-  def.infer = [](InferContext& c) {
-    check_qlinear(c, {1, 4, 6}, 7);
-    for (size_t i : {1, 2}) check_zero_length(c, i, 1, "a scale or zero point of x");
-    if (c.has_dims(3) && !c.dims(3).empty())
-      for (size_t i : {4, 5}) check_zero_length(c, i, c.dims(3)[0], "a scale or zero point of w");
-    c.require_dtype(8, {DType::kI32});
-    if (c.has_input(8) && c.has_dims(8) && c.has_dims(3) && all_known(c.dims(8)) && c.dims(3)[0].known() && c.dims(8) != Dims{c.dims(3)[0]})
-      c.error("bias is {}, expected {}", shape_string(concrete(c.dims(8))), c.dims(3)[0].raw);
-    infer_convolution(c, 0, 3, c.dtype(7));
-  };
-  def.cost = [](const KernelQuery& q) { return convolution_cost(q, 3); };
-  KernelDef k;
-  k.name = "portable/qlinear_conv";
-  k.create = [](const KernelQuery& q) {
-    const kernels::ConvShape s = conv_shape(q.node, q.in(0).shape, q.in(3).shape, q.out(0).shape);
-    const size_t sums_bytes = static_cast<size_t>(checked_mul(q.out(0).numel(), 4));
-    const size_t plane_bytes = static_cast<size_t>(s.out_plane()) * sizeof(float);
-    return make_kernel([s, sums_bytes](const KernelContext& c) {
-      auto* sums = reinterpret_cast<int32_t*>(c.workspace());
-      auto* multiplier = reinterpret_cast<float*>(c.workspace() + sums_bytes);
-      kernels::integer_conv(s, c.input(0).raw(), c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0), c.input(3).raw(),
-                            c.input(3).dtype() == DType::kI8, zero_points(c, 5), sums);
-      kernels::QRescale rescale = rescale_to(c.output(0), zero_points(c, 7).at(0));
-      rescale.multiplier = multiplier;
-      const int64_t plane = s.out_plane();
-      for (int64_t i = 0; i < s.batch * s.out_channels; ++i) {
-        const int64_t m = i % s.out_channels;
-        std::fill_n(multiplier, plane, c.input(1).data<float>()[0] * scale_at(c.input(4), m) / c.input(6).data<float>()[0]);
-        if (c.has_input(8)) {
-          const auto bias = static_cast<uint32_t>(c.input(8).data<int32_t>()[m]);
-          for (int64_t p = 0; p < plane; ++p) sums[i * plane + p] = static_cast<int32_t>(static_cast<uint32_t>(sums[i * plane + p]) + bias);
-        }
-        kernels::portable_qgemm().rescale(1, plane, sums + i * plane, 0, rescale, static_cast<std::byte*>(c.output(0).mutable_raw()) + i * plane, 0);
-      }
-    }, sums_bytes + plane_bytes);
-  };
-  def.kernels = {k};
-  registry.add(std::move(def));
-}
-
 }  // namespace
 
 void register_quant_ops(OpRegistry& registry) {
   register_quantize(registry);
-  register_matmul_integer(registry);
-  register_conv_integer(registry);
-  register_qlinear_matmul(registry);
-  register_qlinear_conv(registry);
+  register_dequantize(registry);
+  register_dynamic_quantize(registry);
 }
 
 }  // namespace ds

@@ -45,6 +45,9 @@ void register_all_ops(OpRegistry& registry) {
   register_placement_ops(registry);
   register_indexing_ops(registry);
   register_quant_ops(registry);
+  register_qproduct_ops(registry);
+  register_nbits_ops(registry);
+  register_contrib_quant_ops(registry);
   register_qfused_ops(registry);
   register_bitwise_ops(registry);
   register_composed_ops(registry);

@@ -16,7 +16,10 @@ void register_roi_ops(OpRegistry& registry);          // RoiAlign, MaxRoiPool, N
 void register_deform_conv_ops(OpRegistry& registry);
 void register_placement_ops(OpRegistry& registry);    // MaxUnpool, CenterCropPad
 void register_indexing_ops(OpRegistry& registry);     // Gather*, Scatter*, OneHot, NonZero
-void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, DequantizeLinear, QLinear*, *Integer
+void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear
+void register_qproduct_ops(OpRegistry& registry);     // MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv
+void register_nbits_ops(OpRegistry& registry);        // com.microsoft: MatMulNBits, GatherBlockQuantized
+void register_contrib_quant_ops(OpRegistry& registry);  // com.microsoft: QLinear*, QGemm, ...
 void register_qfused_ops(OpRegistry& registry);       // internal 8-bit operators
 void register_binary_ops(OpRegistry& registry);       // arithmetic with broadcasting; Min, Max, Sum, Mean
 void register_compare_ops(OpRegistry& registry);      // comparisons, logic, Where

@@ -71,14 +71,26 @@ class QuantFuser {
     return TensorParams{step, z == nullptr ? 0 : static_cast<int32_t>(z->to_ints()[0]), dtype};
   }
 
+  // The DequantizeLinear behind a value, unless it works in blocks or in 16-bit floats.
+  const Node* plain_dequantize(ValueId id) const {
+    const Node* dq = producer(id, "DequantizeLinear");
+    if (dq == nullptr || dq->attr_int("block_size", 0) != 0 || g_.value(id).dtype != DType::kF32) return nullptr;
+    return dq;
+  }
+  // The like of a QuantizeLinear.
+  static bool is_plain_quantize(const Node& q) {
+    constexpr auto kF32 = static_cast<int64_t>(DType::kF32);
+    return q.is("QuantizeLinear") && q.attr_int("block_size", 0) == 0 && (q.attr_int("precision", 0) == 0 || q.attr_int("precision", 0) == kF32);
+  }
+
   struct Operand {
     ValueId bytes = kNone;
     TensorParams params;
   };
   // The 8-bit tensor behind a dequantized one, per tensor.
   std::optional<Operand> operand(ValueId id) const {
-    const Node* dq = producer(id, "DequantizeLinear");
-    if (dq == nullptr || dq->attr_int("block_size", 0) != 0) return std::nullopt;
+    const Node* dq = plain_dequantize(id);
+    if (dq == nullptr) return std::nullopt;
     const auto p = params(dq->input(1), dq->input(2), g_.value(dq->inputs[0]).dtype);
     if (!p) return std::nullopt;
     return Operand{dq->inputs[0], *p};
@@ -124,7 +136,7 @@ class QuantFuser {
     const auto user = only_user(at);
     if (!user) return t;
     const Node& q = g_.node(*user);
-    if (!q.is("QuantizeLinear") || q.inputs[0] != at || q.attr_int("block_size", 0) != 0) return t;
+    if (!is_plain_quantize(q) || q.inputs[0] != at) return t;
     t.params = params(q.input(1), q.input(2), g_.value(q.outputs[0]).dtype);
     if (!t.params) return t;
     t.result = q.outputs[0];
@@ -207,8 +219,8 @@ class QuantFuser {
     return Weights{w, scale, zero};
   }
   std::optional<Weights> dequantized_weights(ValueId id, int64_t axis) const {
-    const Node* dq = producer(id, "DequantizeLinear");
-    if (dq == nullptr || dq->attr_int("block_size", 0) != 0) return std::nullopt;
+    const Node* dq = plain_dequantize(id);
+    if (dq == nullptr) return std::nullopt;
     return weights(dq->input(0), dq->input(1), dq->input(2), axis, dq->attr_int("axis", 1));
   }
 
@@ -223,8 +235,9 @@ class QuantFuser {
       bias.real = id;
       return true;
     }
-    const Node* dq = producer(id, "DequantizeLinear");
+    const Node* dq = plain_dequantize(id);
     if (dq == nullptr || constant(dq->inputs[0]) == nullptr || constant(dq->input(1)) == nullptr) return false;
+    if (!is_int(constant(dq->inputs[0])->dtype()) || constant(dq->input(1))->dtype() != DType::kF32) return false;
     if (dq->input(2) != kNone && constant(dq->input(2)) == nullptr) return false;
     const Tensor& stored = *constant(dq->inputs[0]);
     if (stored.numel() != channels) return false;
@@ -474,7 +487,7 @@ class QuantFuser {
   bool fuse_requantize(NodeId id) {
     const Node n = g_.node(id);
     const auto x = operand(n.input(0));
-    if (!x || n.attr_int("block_size", 0) != 0) return false;
+    if (!x || !is_plain_quantize(n)) return false;
     const auto y = params(n.input(1), n.input(2), g_.value(n.outputs[0]).dtype);
     if (!y) return false;
     const bool last = is_nhwc(x->bytes);
@@ -510,14 +523,15 @@ class QuantFuser {
     }
   }
 
-  // Weights that no fused operator took are dequantized now, not in every run.
+  // Weights that no fused operator took are dequantized now, not in every run; but those of less than a byte,
+  // whose point is that they are small.
   bool fold_weights() {
     if (!evaluate_) return false;
     bool folded = false;
     const std::vector<char> is_state = state_values(g_);
     for (NodeId id : g_.order()) {
       const Node& n = g_.node(id);
-      if (!n.is("DequantizeLinear")) continue;
+      if (!n.is("DequantizeLinear") || is_packed(g_.value(n.inputs[0]).dtype)) continue;
       std::vector<Tensor> inputs;
       for (ValueId in : n.inputs) {
         const bool known = in == kNone || (constant(in) != nullptr && !is_state[static_cast<size_t>(in)]);

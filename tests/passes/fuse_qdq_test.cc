@@ -128,5 +128,51 @@ TEST(FuseQdq, WhatItCannotTakeStaysAsItIs) {
   EXPECT_EQ(count_ops(*b.g).at("Conv"), 1);
 }
 
+// Weights in blocks, of four or of sixteen bits, and 16-bit floats: the float operators compute.
+TEST(FuseQdq, OtherFormatsStayAsTheyAre) {
+  const auto check = [](const std::function<ValueId(Builder&, ValueId)>& weights, bool folds) {
+    Builder b;
+    const ValueId x = b.rw.add_input("x", DType::kF32, {3, 8});
+    b.rw.add_output(b.rw.emit("MatMul", {b.pair(x, 0.02f, 128), weights(b, x)}));
+    const std::vector<Tensor> input = {random_tensor({3, 8}, 5, -2.5, 2.5).cast(DType::kF32)};
+    const Tensor expected = run(b.g, input)[0];
+    Rewriter rw(*b.g);
+    PassContext context{evaluate_node};
+    EXPECT_EQ(fuse_qdq(rw, context), folds);
+    EXPECT_EQ(count_ops(*b.g).count("QMatMul"), 0u);
+    EXPECT_LE(relative_error(run(b.g, input)[0], expected), 1e-6);
+  };
+  const auto scale = [](Builder& b, Shape shape) { return b.rw.add_constant("s", random_tensor(std::move(shape), 9, 0.001, 0.01).cast(DType::kF32)); };
+  const Attributes blocks = {{"axis", int64_t{0}}, {"block_size", int64_t{4}}};
+  check([&](Builder& b, ValueId) { return b.rw.emit("DequantizeLinear", {b.bytes({8, 6}), scale(b, {2, 6})}, blocks); }, true);
+  const Tensor nibbles = random_tensor({8, 6}, 4, -8, 7).cast(DType::kI8).pack_as(DType::kI4);
+  check([&](Builder& b, ValueId) { return b.rw.emit("DequantizeLinear", {b.rw.add_constant("w", nibbles), scale(b, {2, 6})}, blocks); }, false);
+  check([&](Builder& b, ValueId) { return b.rw.emit("DequantizeLinear", {b.rw.add_constant("w", nibbles), scale(b, {6})}); }, false);
+  const Tensor words = random_tensor({8, 6}, 4, -30000, 30000).cast(DType::kI16);
+  check([&](Builder& b, ValueId) { return b.rw.emit("DequantizeLinear", {b.rw.add_constant("w", words), scale(b, {6})}); }, true);
+}
+
+TEST(FuseQdq, SixteenBitFloatsStayAsTheyAre) {
+  Builder b;
+  const ValueId x = b.rw.add_input("x", DType::kF16, {3, 8});
+  const ValueId step = b.rw.add_constant("s", Tensor::scalar<float>(0.02f).cast(DType::kF16));
+  const ValueId real = b.rw.emit("DequantizeLinear", {b.rw.emit("QuantizeLinear", {x, step, b.zero(128)}), step, b.zero(128)});
+  const ValueId w = b.rw.emit("DequantizeLinear", {b.bytes({8, 6}), step});
+  b.rw.add_output(b.rw.emit("MatMul", {real, w}));
+  // A wide result of narrow scales, and a division in 16 bits.
+  const ValueId wide = b.rw.emit("DequantizeLinear", {b.bytes({8, 6}), step}, {{"output_dtype", static_cast<int64_t>(DType::kF32)}});
+  b.rw.add_output(b.rw.emit("QuantizeLinear", {b.rw.emit("Relu", {wide}), b.scalar(0.1f), b.zero(3)}, {{"precision", static_cast<int64_t>(DType::kF16)}}));
+  const std::vector<Tensor> input = {random_tensor({3, 8}, 5, -2.5, 2.5).cast(DType::kF16)};
+  const std::vector<Tensor> expected = run(b.g, input);
+  Rewriter rw(*b.g);
+  PassContext context{evaluate_node};
+  fuse_qdq(rw, context);
+  EXPECT_EQ(count_ops(*b.g).count("QMatMul"), 0u);
+  EXPECT_EQ(count_ops(*b.g).count("QTable"), 0u);
+  const std::vector<Tensor> got = run(b.g, input);
+  EXPECT_LE(relative_error(got[0], expected[0]), 1e-3);
+  EXPECT_TRUE(got[1].equal_bits(expected[1]));
+}
+
 }  // namespace
 }  // namespace ds::test

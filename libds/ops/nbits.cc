@@ -1,0 +1,204 @@
+// com.microsoft operators on weights packed in 2, 4 or 8 bits: MatMulNBits, GatherBlockQuantized. The weights stay
+// packed in memory.
+#include <algorithm>
+
+#include "kernels/nbits.h"
+#include "kernels/quant_any.h"
+#include "libds/base/parallel.h"
+#include "libds/ops/common.h"
+#include "libds/ops/register.h"
+#include "libds/ops/window.h"
+
+namespace ds {
+namespace {
+
+constexpr const char* kDomain = "com.microsoft";
+constexpr std::initializer_list<DType> kFloats = {DType::kF32, DType::kF16, DType::kBF16};
+
+void check_numel(InferContext& c, size_t i, int64_t expected, const char* what) {
+  if (!c.has_dims(i) || !all_known(c.dims(i))) return;
+  const int64_t n = checked_numel(concrete(c.dims(i)));
+  if (n != expected) c.error("{} has {} values, expected {}", what, n, expected);
+}
+
+int64_t checked_bits(const Node& node, std::initializer_list<int64_t> allowed) {
+  const int64_t bits = node.attr_int("bits", 4);
+  if (std::find(allowed.begin(), allowed.end(), bits) == allowed.end()) fail(ExitCode::kUnsupported, "weights of {} bits are not supported", bits);
+  return bits;
+}
+
+int64_t checked_block(const Node& node, int64_t otherwise) {
+  const int64_t block = node.attr_int("block_size", otherwise);
+  if (block < 16 || (block & (block - 1)) != 0) bad_data("block_size is {}, expected a power of two from 16 on", block);
+  return block;
+}
+
+// --- MatMulNBits --------------------------------------------------------------------------------
+
+// Geometry by attributes; the pointers are set for each run.
+kernels::NBitsWeights weights_of(const Node& node) {
+  kernels::NBitsWeights w;
+  w.columns = node.attr_int("N", 0);
+  w.depth = node.attr_int("K", 0);
+  w.bits = static_cast<int>(checked_bits(node, {2, 4, 8}));
+  w.block = checked_block(node, 0);
+  if (w.columns < 1 || w.depth < 1) bad_data("N is {} and K {}, expected positive numbers", w.columns, w.depth);
+  checked_mul(checked_mul(w.columns, w.depth + w.block), 8);
+  return w;
+}
+
+void infer_matmul_nbits(InferContext& c) {  // a, b, scales, zero points?, g_idx?, bias?
+  const kernels::NBitsWeights w = weights_of(c.node());
+  c.require_dtype(0, kFloats);
+  c.require_dtype(1, {DType::kU8});
+  c.require_dtype(2, {c.dtype(0)});
+  c.require_dtype(3, {DType::kU8, c.dtype(0)});
+  c.require_dtype(4, {DType::kI32});
+  c.require_dtype(5, {c.dtype(0)});
+  check_numel(c, 1, w.columns * w.blocks() * w.block_bytes(), "b");
+  check_numel(c, 2, w.columns * w.blocks(), "the scales");
+  if (c.has_input(3)) check_numel(c, 3, c.dtype(3) == DType::kU8 ? w.columns * w.zero_bytes() : w.columns * w.blocks(), "the zero points");
+  check_numel(c, 4, c.has_dims(4) && c.dims(4) == Dims{Dim(w.blocks() * w.block)} ? w.blocks() * w.block : w.depth, "g_idx");
+  check_numel(c, 5, w.columns, "bias");
+  if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
+  Dims y = c.dims(0);
+  if (y.empty()) c.error("a scalar has no rows");
+  if (y.back().known() && y.back().raw != w.depth) c.error("a has rows of {} values, K is {}", y.back().raw, w.depth);
+  y.back() = Dim(w.columns);
+  c.set_output(0, c.dtype(0), std::move(y));
+}
+
+KernelDef nbits_kernel(const char* name, Isa level, const kernels::NBitsIsa& (*isa)()) {
+  KernelDef k;
+  k.name = name;
+  k.isa = level;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "not f32"); };
+  k.create = [isa](const KernelQuery& q) {
+    return make_kernel([isa, given = weights_of(q.node)](const KernelContext& c) {
+      kernels::NBitsWeights w = given;
+      w.data = c.input(1).data<uint8_t>();
+      w.scale = c.input(2).data<float>();
+      if (c.has_input(3) && c.input(3).dtype() == DType::kU8) w.zero = c.input(3).data<uint8_t>();
+      else if (c.has_input(3)) w.float_zero = c.input(3).data<float>();
+      if (c.has_input(4)) {
+        w.group = c.input(4).data<int32_t>();
+        const auto [least, most] = std::minmax_element(w.group, w.group + w.depth);
+        if (*least < 0 || *most >= w.blocks()) bad_data("g_idx names group {}, there are {}", *least < 0 ? *least : *most, w.blocks());
+      }
+      kernels::matmul_nbits(isa(), w, c.input(0).numel() / w.depth, c.input(0).data<float>(),
+                            c.has_input(5) ? c.input(5).data<float>() : nullptr, c.output(0).mutable_data<float>());
+    });
+  };
+  return k;
+}
+
+void register_matmul_nbits(OpRegistry& registry) {
+  OpDef def;
+  def.domain = kDomain;
+  def.name = "MatMulNBits";
+  def.min_inputs = 3;
+  def.max_inputs = 6;
+  def.infer = infer_matmul_nbits;
+  def.cost = [](const KernelQuery& q) {
+    return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)};
+  };
+  def.kernels = {nbits_kernel("avx2/matmul_nbits", Isa::kAvx2, kernels::avx2_nbits),
+                 nbits_kernel("portable/matmul_nbits", Isa::kPortable, kernels::portable_nbits)};
+  registry.add(std::move(def));
+}
+
+// --- GatherBlockQuantized -----------------------------------------------------------------------
+
+// Rows of data [rows, ..., depth], quantized in blocks along the last axis.
+struct GatherShape {
+  DType stored = DType::kU4;  // of the values, which bytes may hold packed
+  int64_t block = 128, depth = 0, blocks = 0;
+  int64_t rows = 0, inner = 0;  // of axis 0; of the axes between
+};
+
+GatherShape gather_shape(const Node& node, DType dtype, const Shape& data) {
+  GatherShape s;
+  const int64_t bits = checked_bits(node, {4, 8});
+  s.stored = dtype != DType::kU8 || bits == 8 ? dtype : DType::kU4;
+  s.block = checked_block(node, 128);
+  s.depth = data.back() * (s.stored == DType::kU4 && dtype == DType::kU8 ? 2 : 1);
+  s.blocks = (s.depth + s.block - 1) / s.block;
+  s.rows = data[0];
+  s.inner = checked_numel(Shape(data.begin() + 1, data.end() - 1));
+  return s;
+}
+
+void infer_gather(InferContext& c) {  // data, indices, scales, zero points?
+  c.require_dtype(0, {DType::kU8, DType::kU4, DType::kI4});
+  c.require_dtype(1, {DType::kI32, DType::kI64});
+  c.require_dtype(2, kFloats);
+  c.require_dtype(3, {c.dtype(0)});
+  if (c.dtype(0) != DType::kU8 && c.node().attr_int("bits", 4) != 4) c.error("bits is {}, the data {}", c.node().attr_int("bits", 4), dtype_name(c.dtype(0)));
+  if (!c.has_dims(0) || !c.has_dims(1) || !all_known(c.dims(0))) return c.set_output(0, c.dtype(2));
+  const Shape data = concrete(c.dims(0));
+  const auto rank = static_cast<int64_t>(data.size());
+  if (rank < 2) c.error("data has rank {}, expected two or more", rank);
+  if (ops::normalize_axis(c.node().attr_int("gather_axis", 0), rank) != 0 || ops::normalize_axis(c.node().attr_int("quantize_axis", 1), rank) != rank - 1)
+    fail(ExitCode::kUnsupported, "only gathering along the first axis of blocks along the last is supported");
+  const GatherShape s = gather_shape(c.node(), c.dtype(0), data);
+  check_numel(c, 2, s.rows * s.inner * s.blocks, "the scales");
+  if (c.has_input(3)) check_numel(c, 3, s.rows * s.inner * (c.dtype(0) == DType::kU8 && s.stored == DType::kU4 ? (s.blocks + 1) / 2 : s.blocks), "the zero points");
+  Dims y = c.dims(1);
+  for (int64_t i = 1; i + 1 < rank; ++i) y.push_back(Dim(data[static_cast<size_t>(i)]));
+  y.push_back(Dim(s.depth));
+  c.set_output(0, c.dtype(2), std::move(y));
+}
+
+void gather_rows(const GatherShape& s, const Tensor& data, const std::vector<int64_t>& indices, const Tensor& scale, const Tensor* zero, Tensor& y) {
+  const bool in_bytes = data.dtype() == DType::kU8;
+  const int64_t zero_row = in_bytes && s.stored == DType::kU4 ? (s.blocks + 1) / 2 * 2 : s.blocks;  // with its padding
+  const float middle = !in_bytes ? 0.0f : s.stored == DType::kU4 ? 8.0f : 128.0f;
+  parallel_for(static_cast<int64_t>(indices.size()) * s.inner, (1 << 14) / (s.depth + 1) + 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> step(static_cast<size_t>(s.blocks)), shift(static_cast<size_t>(s.blocks), middle);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = indices[static_cast<size_t>(i / s.inner)] * s.inner + i % s.inner;
+      float* out = y.mutable_data<float>() + i * s.depth;
+      kernels::load_floats(s.stored, data.raw(), row * s.depth, s.depth, out);
+      kernels::load_floats(scale.dtype(), scale.raw(), row * s.blocks, s.blocks, step.data());
+      if (zero != nullptr) kernels::load_floats(s.stored, zero->raw(), row * zero_row, s.blocks, shift.data());
+      for (int64_t k = 0; k < s.depth; ++k) {
+        const auto b = static_cast<size_t>(k / s.block);
+        out[k] = (out[k] - shift[b]) * step[b];
+      }
+    }
+  });
+}
+
+void register_gather_block_quantized(OpRegistry& registry) {
+  OpDef def;
+  def.domain = kDomain;
+  def.name = "GatherBlockQuantized";
+  def.min_inputs = 3;
+  def.max_inputs = 4;
+  def.infer = infer_gather;
+  KernelDef k;
+  k.name = "portable/gather_block_quantized";
+  k.takes_packed = true;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.out(0).dtype == DType::kF32, "not f32"); };
+  k.create = [](const KernelQuery& q) {
+    return make_kernel([s = gather_shape(q.node, q.in(0).dtype, q.in(0).shape)](const KernelContext& c) {
+      std::vector<int64_t> indices = c.input(1).to_ints();
+      for (int64_t& i : indices) {
+        if (i < -s.rows || i >= s.rows) bad_data("index {} is outside the {} rows", i, s.rows);
+        if (i < 0) i += s.rows;
+      }
+      gather_rows(s, c.input(0), indices, c.input(2), c.has_input(3) ? &c.input(3) : nullptr, c.output(0));
+    });
+  };
+  def.kernels = {k};
+  registry.add(std::move(def));
+}
+
+}  // namespace
+
+void register_nbits_ops(OpRegistry& registry) {
+  register_matmul_nbits(registry);
+  register_gather_block_quantized(registry);
+}
+
+}  // namespace ds
