@@ -6,6 +6,7 @@
 #include "libds/base/file.h"
 #include "libds/tasks/bench/bench.h"
 #include "libds/tasks/inspect/inspect.h"
+#include "libds/tasks/verify/run_model.h"
 #include "libds/tasks/verify/verify.h"
 
 namespace {
@@ -42,32 +43,45 @@ void add_run(Command& bench) {
 
 void add_verify(Command& bench) {
   struct Args {
-    std::string model, input, reference;
-    ds::Tolerance tolerance;
+    ds::VerifyOptions verify;
     bool no_static = false;
     ds::cli::Common common;
   };
   auto args = std::make_shared<Args>();
-  Command& c = bench.subcommand("verify", "compare what a model returns with a reference",
-                                "Runs MODEL on the arrays of one .npz file and compares its outputs with those of another, "
-                                "made by any other runtime. An element passes when |got - expected| <= atol + rtol * |expected|. "
-                                "Prints the largest absolute and relative error and the cosine of each output.");
-  c.positional("MODEL", &args->model, "model to run, - for standard input").file();
-  c.option("--input,-i", &args->input, "NPZ", "inputs, keyed by name; - for standard input").required().file();
-  c.option("--reference,-r", &args->reference, "NPZ", "expected outputs, keyed by name; - for standard input").required().file();
-  c.option("--rtol", &args->tolerance.rtol, "R", "relative tolerance").min(0);
-  c.option("--atol", &args->tolerance.atol, "A", "absolute tolerance").min(0);
+  ds::VerifyOptions& o = args->verify;
+  Command& c = bench.subcommand(
+      "verify", "compare what a model returns with a reference",
+      "Runs MODEL and compares what it returns with a reference: another model run on the same inputs, or an .npz file of "
+      "expected outputs made by any runtime. An element passes when |got - expected| <= atol + rtol * |expected|. Prints the "
+      "largest absolute and relative error and the cosine of each output.\n\n"
+      "Inputs are those of --input or --data; otherwise random numbers, the same for equal seeds, in the shapes of --shape. "
+      "Giving a name again makes another round: --shape batch:1 --shape batch:4 compares twice.\n\n"
+      "--bisect names the first node, in the order of execution, whose result differs. Against a model, values inside are "
+      "compared where both have them, by name or else by their place in the graph. When the two files agree node by node, "
+      "or when there is no reference model, MODEL is compared with itself: optimized as usual against node by node on the "
+      "portable kernels. Inside, the relative tolerance is of the element or of the tensor's root mean square, whichever is "
+      "more, and 8-bit integers may differ by one step.");
+  c.positional("MODEL", &o.model, "model to run, - for standard input").file();
+  c.option("--reference,-r", &o.reference, "FILE", "a model, or an .npz file of expected outputs keyed by name; - for such a file on standard input").file();
+  c.option("--input,-i", &o.input, "NPZ", "inputs, keyed by name; - for standard input").file();
+  c.option("--data", &o.data, "DATA", "data set to take samples from: x.npz, images,labels (npy or IDX, .gz or not), table.csv").file();
+  c.option("--batch", &o.batch, "N", "samples to take from --data").range(1, 1 << 24);
+  c.option("--shape", &o.shapes, "NAME:SHAPE", kShapeHelp);
+  c.option("--rtol", &o.tolerance.rtol, "R", "relative tolerance").min(0);
+  c.option("--atol", &o.tolerance.atol, "A", "absolute tolerance").min(0);
+  c.flag("--bisect", &o.bisect, "name the first node that diverges");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
-  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson);
-  c.exit_status(ds::ExitCode::kGateFailed, "an output differs from its reference");
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson);
   c.example("ds-bench verify model.onnx --input x.npz --reference y.npz --rtol 1e-4 --atol 1e-5", "Check against another runtime");
+  c.example("ds-bench verify new.onnx --reference old.onnx --shape batch:1 --shape batch:4 --bisect", "Find where two models part");
   c.body([args](const Command&) {
-    ds::SessionOptions options;
-    options.static_plan = !args->no_static;
-    const auto outputs = ds::verify_file(args->model, args->input, args->reference, args->tolerance, options);
-    if (args->common.json) print(ds::verify_json(outputs, args->tolerance));
-    else if (!args->common.quiet) print(ds::verify_text(outputs));
-    return static_cast<int>(ds::all_ok(outputs) ? ds::ExitCode::kOk : ds::ExitCode::kGateFailed);
+    ds::VerifyOptions& v = args->verify;
+    v.session.static_plan = !args->no_static;
+    v.seed = args->common.seed;
+    const ds::VerifyReport report = ds::verify(v);
+    if (args->common.json) print(ds::verify_json(report));
+    else if (!args->common.quiet) print(ds::verify_text(report));
+    return static_cast<int>(report.ok() ? ds::ExitCode::kOk : ds::ExitCode::kGateFailed);
   });
 }
 
@@ -141,6 +155,7 @@ void add_timing(Command& c) {
 Command make_command() {
   Command c("ds-bench", "time, run, verify and inspect ONNX models", kTimingDescription);
   add_timing(c);
+  c.exit_status(ds::ExitCode::kGateFailed, "verify: an output differs from its reference.");
   add_run(c);
   add_verify(c);
   add_inspect(c);

@@ -242,18 +242,15 @@ void Rewriter::replace_uses(ValueId from, ValueId to) {
   for (NodeId user : users) value(to).users.push_back(user);
   for (State& s : graph_.states_)
     if (s.update == from) s.update = to;
-  bool was_output = false;
-  for (ValueId& out : graph_.outputs_) {
-    if (out != from) continue;
-    out = to;
-    was_output = true;
-  }
-  const Value& target = value(to);
-  if (was_output && !graph_.is_input(to) && !target.is_constant()) {
-    const std::string interface_name = value(from).name;
-    rename_value(from, interface_name + "_replaced");
-    rename_value(to, interface_name);
-  }
+  const bool interface = graph_.is_output(to);
+  for (ValueId& out : graph_.outputs_)
+    if (out == from) out = to;
+  // The two swap names. An output of the graph keeps its own when it replaces another value as well.
+  if (interface || value(to).producer == kNone) return;
+  index_names();
+  std::swap(value(from).name, value(to).name);
+  names_[value(from).name] = from;
+  names_[value(to).name] = to;
 }
 
 // --- interface ---------------------------------------------------------------------------------

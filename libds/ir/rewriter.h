@@ -57,8 +57,8 @@ class Rewriter {
   void truncate_outputs(NodeId node, size_t count);
   // Removes a node none of whose outputs is used; its values become dead.
   void erase_node(NodeId id);
-  // Every use of `from` (nodes, graph outputs, state updates) becomes a use of `to`. When `from` is a
-  // graph output its name goes to `to`, so that the interface keeps its names.
+  // Every use of `from` (nodes, graph outputs, state updates) becomes a use of `to`. Its name goes along where
+  // `to` is made by a node: a name stands for one content through all rewrites, and the interface keeps its names.
   void replace_uses(ValueId from, ValueId to);
   void move_before(NodeId node, NodeId before);  // before == kNone: to the end
 

@@ -143,7 +143,7 @@ void check_zero_length(InferContext& c, size_t i, Dim expected, const char* what
 class PackedMatMulInteger final : public Kernel {
  public:
   explicit PackedMatMulInteger(const KernelQuery& q) : threads_(q.threads) {
-    const Tensor& b = *q.constant(1);
+    const Tensor b = q.constant(1)->transient();
     std::vector<int32_t> zero;
     if (const Tensor* z = q.constant(3)) {
       for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));
@@ -303,7 +303,7 @@ class BlockedConvInteger final : public Kernel {
     shape_.dilation_w = s.dilation[2];
     shape_.pad_top = s.pad_begin[1];
     shape_.pad_left = s.pad_begin[2];
-    const Tensor& w = *q.constant(1);
+    const Tensor w = q.constant(1)->transient();
     std::vector<int32_t> zero;
     if (const Tensor* z = q.constant(3)) {
       for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));

@@ -1,5 +1,6 @@
 #include "libds/run/input_shapes.h"
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <set>
@@ -74,6 +75,23 @@ InputShapes resolve_input_shapes(const Graph& graph, std::span<const std::string
     out.shapes.push_back(std::move(shape));
   }
   return out;
+}
+
+std::vector<std::vector<std::string>> shape_rounds(std::span<const std::string> given) {
+  std::vector<std::string> names;  // in the order of first mention
+  std::map<std::string, std::vector<std::string>> texts;
+  size_t rounds = 1;
+  for (const std::string& text : given) {
+    const std::string name = parse(text).name;
+    std::vector<std::string>& list = texts[name];
+    if (list.empty()) names.push_back(name);
+    list.push_back(text);
+    rounds = std::max(rounds, list.size());
+  }
+  std::vector<std::vector<std::string>> all(rounds);
+  for (size_t r = 0; r < rounds; ++r)
+    for (const std::string& name : names) all[r].push_back(texts[name][std::min(r, texts[name].size() - 1)]);
+  return all;
 }
 
 }  // namespace ds

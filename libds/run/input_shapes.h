@@ -19,4 +19,8 @@ struct InputShapes {
 // the model does not have and for text that is no shape.
 InputShapes resolve_input_shapes(const Graph& graph, std::span<const std::string> given);
 
+// The same for several rounds: a name given again is its shape in the next round. A name with fewer shapes than
+// there are rounds keeps its last one. One round at least.
+std::vector<std::vector<std::string>> shape_rounds(std::span<const std::string> given);
+
 }  // namespace ds

@@ -46,6 +46,7 @@ void Session::prepare(Entry& e) {
   compile_options.threads = options_.threads;
   compile_options.layouts = options_.layouts;
   compile_options.body_plans = options_.static_plan;
+  compile_options.isa = options_.isa;
   if (!options_.static_plan) {
     e.eager_reason = "eager execution was asked for";
   } else if (e.seen < options_.plan_after) {

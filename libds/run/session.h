@@ -22,6 +22,7 @@ struct SessionOptions {
   int threads = 0;         // 0: what the calling thread has (num_threads())
   bool static_plan = true; // false: always eager
   bool layouts = true;
+  Isa isa = cpu_isa();     // most that kernels may use
   size_t cached_plans = 16;
   int plan_after = 1;      // a plan is compiled when shapes come for the n-th time; until then, eager
 };

@@ -17,6 +17,7 @@
 #include "libds/ir/onnx_export.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/peak.h"
+#include "tests/support/json_schema.h"
 
 namespace ds::bench {
 namespace {
@@ -116,64 +117,7 @@ std::shared_ptr<Graph> argmax_model() {
   return graph;
 }
 
-// What of JSON Schema (draft 7) man/ds-bench.schema.json uses; an unknown keyword is an error, so that
-// nothing is taken for checked that is not.
-void validate(const json& value, const json& schema, const std::string& at, std::vector<std::string>& problems) {
-  auto has_type = [&](const std::string& type) {
-    if (type == "object") return value.is_object();
-    if (type == "array") return value.is_array();
-    if (type == "string") return value.is_string();
-    if (type == "integer") return value.is_number_integer();
-    if (type == "number") return value.is_number();
-    if (type == "null") return value.is_null();
-    return false;
-  };
-  for (const auto& [key, rule] : schema.items()) {
-    if (key == "$schema" || key == "title" || key == "description") continue;
-    if (key == "type") {
-      bool fits = rule.is_string() ? has_type(rule) : false;
-      if (rule.is_array())
-        for (const auto& type : rule) fits = fits || has_type(type);
-      if (!fits) problems.push_back(at + ": type is not " + rule.dump());
-    } else if (key == "const") {
-      if (value != rule) problems.push_back(at + ": not " + rule.dump());
-    } else if (key == "enum") {
-      if (std::find(rule.begin(), rule.end(), value) == rule.end()) problems.push_back(at + ": not in " + rule.dump());
-    } else if (key == "minimum") {
-      if (value.is_number() && value < rule) problems.push_back(at + ": below " + rule.dump());
-    } else if (key == "maximum") {
-      if (value.is_number() && value > rule) problems.push_back(at + ": above " + rule.dump());
-    } else if (key == "minItems") {
-      if (value.is_array() && value.size() < rule) problems.push_back(at + ": too few items");
-    } else if (key == "required") {
-      for (const auto& name : rule)
-        if (value.is_object() && !value.contains(name)) problems.push_back(at + ": lacks " + name.dump());
-    } else if (key == "items") {
-      if (value.is_array())
-        for (const auto& item : value) validate(item, rule, at + "[]", problems);
-    } else if (key == "properties") {
-      if (value.is_object())
-        for (const auto& [name, sub] : rule.items())
-          if (value.contains(name)) validate(value.at(name), sub, at + "." + name, problems);
-    } else if (key == "additionalProperties") {
-      if (!value.is_object()) continue;
-      for (const auto& [name, sub] : value.items()) {
-        if (schema.contains("properties") && schema.at("properties").contains(name)) continue;
-        if (rule == false) problems.push_back(at + ": unknown member " + name);
-        else validate(sub, rule, at + "." + name, problems);
-      }
-    } else {
-      problems.push_back("schema keyword not understood: " + key);
-    }
-  }
-}
-
-std::vector<std::string> schema_problems(const json& value) {
-  const json schema = json::parse(read_file(DS_TESTDATA "/../man/ds-bench.schema.json"));
-  std::vector<std::string> problems;
-  validate(value, schema, "$", problems);
-  return problems;
-}
+std::vector<std::string> schema_problems(const json& value) { return test::schema_problems(value.dump(), "ds-bench.schema.json"); }
 
 struct Bench : testing::Test {
   void SetUp() override {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "libds/ir/rewriter.h"
+#include "libds/tasks/verify/run_model.h"
 
 namespace ds {
 namespace {
@@ -51,7 +52,10 @@ TEST(Verify, ShapesMustAgree) {
   const OutputDifference d = compare_output("y", Tensor::zeros(DType::kF32, {2, 3}), Tensor::zeros(DType::kF32, {3, 2}), {});
   EXPECT_FALSE(d.ok());
   EXPECT_NE(d.problem.find("2x3"), std::string::npos);
-  EXPECT_NE(verify_text({d}).find("FAILED"), std::string::npos);
+  VerifyReport report;
+  report.rounds.push_back({"x.npz", {}, {d}});
+  EXPECT_FALSE(report.ok());
+  EXPECT_NE(verify_text(report).find("FAILED"), std::string::npos);
 }
 
 TEST(Verify, EmptyAndZeroOutputsPass) {

@@ -9,13 +9,13 @@
 #include "libds/base/error.h"
 #include "libds/base/parallel.h"
 #include "libds/base/process.h"
-#include "libds/base/random.h"
 #include "libds/data/dataset.h"
 #include "libds/eval/evaluate.h"
 #include "libds/ir/onnx_import.h"
 #include "libds/run/input_shapes.h"
 #include "libds/run/model_cost.h"
 #include "libds/run/peak.h"
+#include "libds/run/random_inputs.h"
 #include "libds/run/session.h"
 
 namespace ds::bench {
@@ -38,24 +38,6 @@ int64_t count_nonzero(const Tensor& tensor) {
     }
   });
   return count;
-}
-
-// Valid almost anywhere: floats in [0, 1), integers 0 or 1 (indices, masks). A function of the input's
-// name, so that models that share an input get the same numbers.
-Tensor random_input(const std::string& name, DType dtype, const Shape& shape, uint64_t seed) {
-  Tensor tensor = Tensor::empty(dtype, shape);
-  Random random(seed, stream_of("bench/input/" + name));
-  const bool known = dispatch_dtype(dtype, [&](auto tag) {
-    using T = decltype(tag);
-    T* out = tensor.mutable_data<T>();
-    for (int64_t i = 0; i < tensor.numel(); ++i) {
-      if constexpr (std::is_same_v<T, bool>) out[i] = random.below(2) != 0;
-      else if constexpr (std::is_integral_v<T>) out[i] = static_cast<T>(random.below(2));
-      else out[i] = T(static_cast<float>(random.uniform()));
-    }
-  });
-  if (!known) fail(ExitCode::kUnsupported, "input '{}' has type {}: no random numbers for it, give --data", name, dtype_name(dtype));
-  return tensor;
 }
 
 // A model made ready to be timed.
@@ -126,11 +108,7 @@ void make_inputs(Contender& c, ModelReport& report, const BenchOptions& options,
     if (batch > feed.size()) bad_data("a batch of {} is more than the {} samples of {}", batch, feed.size(), dataset->name());
     c.inputs = feed.range(0, batch).inputs;
   } else {
-    const std::vector<Shape> shapes = choose_shapes(graph, options, report.path);
-    for (size_t i = 0; i < shapes.size(); ++i) {
-      const Value& v = graph.value(graph.inputs()[i]);
-      c.inputs.push_back(random_input(v.name, v.dtype, shapes[i], options.seed));
-    }
+    c.inputs = random_inputs(graph, choose_shapes(graph, options, report.path), options.seed);
   }
   for (size_t i = 0; i < c.inputs.size(); ++i) report.inputs.emplace_back(graph.value(graph.inputs()[i]).name, c.inputs[i].shape());
   if (!c.inputs.empty() && c.inputs[0].rank() > 0) report.batch = c.inputs[0].dim(0);

@@ -1,172 +1,204 @@
 #include "libds/tasks/verify/verify.h"
 
 #include <algorithm>
-#include <cmath>
-#include <nlohmann/json.hpp>
+#include <filesystem>
 
+#include "libds/base/file.h"
+#include "libds/data/dataset.h"
 #include "libds/ir/onnx_import.h"
+#include "libds/passes/pipeline.h"
+#include "libds/run/input_shapes.h"
+#include "libds/run/random_inputs.h"
+#include "libds/tasks/verify/run_model.h"
 
 namespace ds {
 namespace {
 
-const Tensor* find(const NamedTensors& arrays, const std::string& name) {
-  for (const auto& [key, tensor] : arrays)
-    if (key == name) return &tensor;
-  return nullptr;
+// Inputs of one round, in the model's order.
+struct RoundInputs {
+  std::string source;
+  std::vector<Tensor> inputs;
+};
+
+// `tensor` in the type another model wants for it.
+Tensor converted(const Tensor& tensor, DType dtype) {
+  const bool both_float = is_float(tensor.dtype()) && is_float(dtype), both_int = is_int(tensor.dtype()) && is_int(dtype);
+  return tensor.dtype() != dtype && (both_float || both_int) ? tensor.cast(dtype) : tensor;
 }
 
-std::string names_of(const NamedTensors& arrays) {
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : arrays) names.push_back("'" + name + "'");
-  return fmt::format("{}", fmt::join(names, ", "));
+// The inputs of `model` as inputs of `reference`: by name, else by position.
+std::vector<Tensor> inputs_for(const Graph& reference, const Graph& model, const std::vector<Tensor>& inputs) {
+  const auto position = [&](const std::string& name) {
+    for (size_t i = 0; i < model.inputs().size(); ++i)
+      if (model.value(model.inputs()[i]).name == name) return static_cast<int64_t>(i);
+    return int64_t{-1};
+  };
+  const std::vector<ValueId>& theirs = reference.inputs();
+  const bool by_name = std::all_of(theirs.begin(), theirs.end(), [&](ValueId id) { return position(reference.value(id).name) >= 0; });
+  if (!by_name && theirs.size() != inputs.size())
+    bad_data("has {} inputs, the model {}, and their names differ", theirs.size(), inputs.size());
+  std::vector<Tensor> list;
+  for (size_t i = 0; i < theirs.size(); ++i) {
+    const Value& v = reference.value(theirs[i]);
+    list.push_back(converted(inputs[by_name ? static_cast<size_t>(position(v.name)) : i], v.dtype));
+  }
+  return list;
 }
 
-void one_standard_input(std::initializer_list<const std::string*> paths) {
-  if (std::count_if(paths.begin(), paths.end(), [](const std::string* p) { return *p == "-"; }) > 1)
-    fail(ExitCode::kUsage, "only one file can be standard input");
+// Outputs of a reference model under the names of the model's outputs: by name, else by position.
+NamedTensors renamed_outputs(NamedTensors expected, const Graph& model) {
+  const auto known = [&](const std::string& name) {
+    return std::any_of(model.outputs().begin(), model.outputs().end(), [&](ValueId id) { return model.value(id).name == name; });
+  };
+  if (std::all_of(expected.begin(), expected.end(), [&](const auto& entry) { return known(entry.first); })) return expected;
+  if (expected.size() != model.outputs().size())
+    bad_data("has {} outputs, the model {}, and their names differ", expected.size(), model.outputs().size());
+  for (size_t i = 0; i < expected.size(); ++i) expected[i].first = model.value(model.outputs()[i]).name;
+  return expected;
 }
 
-NamedTensors run_model_file(const std::string& model, const std::string& input, const SessionOptions& options) {
-  Session session(load_model(model), options);
-  const NamedTensors inputs = read_npz(input);
-  return with_context([&] { return model; }, [&] { return run_named(session, inputs); });
-}
+class Verifier {
+ public:
+  explicit Verifier(const VerifyOptions& options) : options_(options) {
+    report_.model = options.model;
+    report_.reference = options.reference;
+    report_.tolerance = options.tolerance;
+  }
+
+  VerifyReport run() {
+    check_usage();
+    model_ = load_model(options_.model);
+    session_ = std::make_unique<Session>(model_, options_.session);
+    open_reference();
+    for (const RoundInputs& round : rounds()) {
+      VerifyRound r;
+      r.source = round.source;
+      for (size_t i = 0; i < round.inputs.size(); ++i)
+        r.inputs.emplace_back(model_->value(model_->inputs()[i]).name, round.inputs[i].shape());
+      compare_round(round, r);
+      const bool differs = !all_ok(r.outputs);
+      report_.rounds.push_back(std::move(r));
+      const bool found = !report_.bisections.empty() && report_.bisections.back().first;
+      if (options_.bisect && !found && (differs || options_.reference.empty())) find_divergence(round);
+    }
+    return std::move(report_);
+  }
+
+ private:
+  void check_usage() const {
+    one_standard_input({&options_.model, &options_.input, &options_.data, &options_.reference});
+    const int sources = !options_.input.empty() + !options_.data.empty() + !options_.shapes.empty();
+    if (sources > 1) fail(ExitCode::kUsage, "--input, --data and --shape exclude each other");
+    if (options_.reference.empty() && !options_.bisect) fail(ExitCode::kUsage, "--reference is missing");
+  }
+
+  void open_reference() {
+    const std::string& path = options_.reference;
+    if (path.empty()) return;
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) fail(ExitCode::kUnsupported, "{}: folders are not supported as a reference", path);
+    if (path == "-" || looks_like_zip(MappedFile::open(path)->bytes())) {
+      if (options_.input.empty() && options_.data.empty()) fail(ExitCode::kUsage, "expected outputs need the inputs they are for: --input or --data");
+      expected_ = read_npz(path);
+      return;
+    }
+    reference_ = load_model(path);
+    reference_session_ = std::make_unique<Session>(reference_, options_.session);
+  }
+
+  std::vector<RoundInputs> rounds() {
+    if (!options_.input.empty())
+      return {{options_.input, with_context([&] { return options_.input; }, [&] { return order_inputs(*model_, read_npz(options_.input)); })}};
+    if (!options_.data.empty()) {
+      const Feed feed(open_dataset(options_.data), input_specs(*model_));
+      return {{options_.data, feed.range(0, std::min(options_.batch, feed.size())).inputs}};
+    }
+    report_.random = true;
+    std::vector<RoundInputs> list;
+    for (const std::vector<std::string>& shapes : shape_rounds(options_.shapes))
+      list.push_back({fmt::format("random numbers (seed {})", options_.seed),
+                      random_inputs(*model_, resolve_input_shapes(*model_, shapes).shapes, options_.seed)});
+    return list;
+  }
+
+  void compare_round(const RoundInputs& round, VerifyRound& r) {
+    if (options_.reference.empty()) {
+      const NamedTensors got = run_own(round);
+      Session plain(model_, unoptimized());
+      r.outputs = compare_outputs(got, name_outputs(*model_, plain.run(round.inputs)), options_.tolerance);
+      return;
+    }
+    NamedTensors expected;
+    if (reference_ != nullptr) {
+      expected = with_context([&] { return options_.reference; }, [&] {
+        return renamed_outputs(name_outputs(*reference_, reference_session_->run(inputs_for(*reference_, *model_, round.inputs))), *model_);
+      });
+    }
+    const NamedTensors got = run_own(round);
+    r.outputs = with_context([&] { return options_.reference; }, [&] {
+      return compare_outputs(got, reference_ != nullptr ? expected : expected_, options_.tolerance);
+    });
+  }
+
+  NamedTensors run_own(const RoundInputs& round) {
+    return with_context([&] { return options_.model; }, [&] { return name_outputs(*model_, session_->run(round.inputs)); });
+  }
+
+  // The graph as the file states it, node by node.
+  SessionOptions as_stated() const {
+    SessionOptions o;
+    o.pipeline.clear();
+    o.static_plan = false;
+    o.layouts = false;
+    o.threads = options_.session.threads;
+    return o;
+  }
+  // The same on the kernels that everything else is checked against.
+  SessionOptions unoptimized() const {
+    SessionOptions o = as_stated();
+    o.isa = Isa::kPortable;
+    return o;
+  }
+
+  // First the two files as they are; when they agree, what our own passes and kernels make of the model.
+  void find_divergence(const RoundInputs& round) {
+    BisectOptions options;
+    options.tolerance = options_.tolerance;
+    options.memory = options_.bisect_memory;
+    if (reference_ != nullptr) {
+      const BisectSide got{model_, as_stated(), round.inputs};
+      const BisectSide expected{reference_, as_stated(), inputs_for(*reference_, *model_, round.inputs)};
+      report_.bisections.push_back(bisect(got, expected, pair_models(*model_, *reference_), options));
+      report_.bisections.back().reference = options_.reference;
+      if (report_.bisections.back().first) return;
+    }
+    auto optimized = std::make_shared<Graph>(*model_);
+    PipelineOptions passes;
+    passes.disabled = options_.session.disabled_passes;
+    passes.evaluate = evaluate_node;
+    if (!options_.session.pipeline.empty()) run_pipeline(*optimized, options_.session.pipeline, passes);
+    SessionOptions ready = options_.session;
+    ready.pipeline.clear();
+    const BisectSide got{optimized, ready, round.inputs}, expected{model_, unoptimized(), round.inputs};
+    const std::vector<ValuePair> pairs = pair_rewritten(*optimized, *model_);
+    report_.bisections.push_back(bisect(got, expected, pairs, options));
+    report_.bisections.back().reference = "the unoptimized model on portable kernels";
+  }
+
+  const VerifyOptions& options_;
+  VerifyReport report_;
+  std::shared_ptr<const Graph> model_, reference_;
+  std::unique_ptr<Session> session_, reference_session_;
+  NamedTensors expected_;
+};
 
 }  // namespace
 
-NamedTensors run_named(Session& session, const NamedTensors& inputs) {
-  const Graph& graph = session.graph();
-  std::vector<Tensor> ordered;
-  for (ValueId id : graph.inputs()) {
-    const std::string& name = graph.value(id).name;
-    const Tensor* tensor = find(inputs, name);
-    if (tensor == nullptr) bad_data("input '{}' is missing; there are {}", name, inputs.empty() ? "none" : names_of(inputs));
-    ordered.push_back(*tensor);
-  }
-  for (const auto& [name, tensor] : inputs) {
-    const ValueId id = graph.find_value(name);
-    if (id == kNone || !graph.is_input(id)) bad_data("the model has no input '{}'", name);
-  }
-  std::vector<Tensor> results = session.run(ordered);
-  NamedTensors named;
-  for (size_t i = 0; i < results.size(); ++i) named.emplace_back(graph.value(graph.outputs()[i]).name, std::move(results[i]));
-  return named;
+bool VerifyReport::ok() const {
+  return std::all_of(rounds.begin(), rounds.end(), [](const VerifyRound& r) { return all_ok(r.outputs); }) &&
+         std::none_of(bisections.begin(), bisections.end(), [](const Bisection& b) { return b.first.has_value(); });
 }
 
-void run_file(const std::string& model, const std::string& input, const std::string& output, const SessionOptions& options) {
-  one_standard_input({&model, &input});
-  write_npz(output, run_model_file(model, input, options));
-}
-
-OutputDifference compare_output(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance) {
-  OutputDifference d;
-  d.name = name;
-  d.shape = got.shape();
-  d.elements = got.numel();
-  if (got.shape() != expected.shape()) {
-    d.problem = fmt::format("has shape {}, the reference {}", shape_string(got.shape()), shape_string(expected.shape()));
-    return d;
-  }
-  const std::vector<double> a = got.to_doubles(), b = expected.to_doubles();
-  double dot = 0, aa = 0, bb = 0, worst_excess = -1;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const bool finite = std::isfinite(a[i]) && std::isfinite(b[i]);
-    double excess = -1;  // how far beyond what is allowed
-    if (finite) {
-      const double error = std::fabs(a[i] - b[i]);
-      d.max_abs = std::max(d.max_abs, error);
-      if (b[i] != 0) d.max_rel = std::max(d.max_rel, error / std::fabs(b[i]));
-      dot += a[i] * b[i];
-      aa += a[i] * a[i];
-      bb += b[i] * b[i];
-      const double allowed = tolerance.atol + tolerance.rtol * std::fabs(b[i]);
-      if (error > allowed) excess = error - allowed;
-    } else if (!(std::isnan(a[i]) && std::isnan(b[i])) && a[i] != b[i]) {
-      excess = HUGE_VAL;
-    }
-    if (excess < 0) continue;
-    ++d.mismatches;
-    if (excess <= worst_excess) continue;
-    worst_excess = excess;
-    d.worst = static_cast<int64_t>(i);
-    d.got = a[i];
-    d.expected = b[i];
-  }
-  if (aa > 0 || bb > 0) d.cosine = aa > 0 && bb > 0 ? dot / std::sqrt(aa) / std::sqrt(bb) : 0;
-  return d;
-}
-
-std::vector<OutputDifference> compare_outputs(const NamedTensors& got, const NamedTensors& reference, Tolerance tolerance) {
-  if (reference.empty()) bad_data("the reference holds no arrays");
-  std::vector<OutputDifference> all;
-  for (const auto& [name, expected] : reference) {
-    const Tensor* tensor = find(got, name);
-    if (tensor == nullptr) bad_data("the model has no output '{}' as the reference does; it has {}", name, names_of(got));
-    all.push_back(compare_output(name, *tensor, expected, tolerance));
-  }
-  return all;
-}
-
-std::vector<OutputDifference> verify_file(const std::string& model, const std::string& input, const std::string& reference,
-                                          Tolerance tolerance, const SessionOptions& options) {
-  one_standard_input({&model, &input, &reference});
-  const NamedTensors expected = read_npz(reference);
-  const NamedTensors got = run_model_file(model, input, options);
-  return with_context([&] { return reference; }, [&] { return compare_outputs(got, expected, tolerance); });
-}
-
-bool all_ok(const std::vector<OutputDifference>& outputs) {
-  return std::all_of(outputs.begin(), outputs.end(), [](const OutputDifference& d) { return d.ok(); });
-}
-
-std::string verify_text(const std::vector<OutputDifference>& outputs) {
-  size_t name_width = 6, shape_width = 5;
-  for (const OutputDifference& d : outputs) {
-    name_width = std::max(name_width, d.name.size());
-    shape_width = std::max(shape_width, shape_string(d.shape).size());
-  }
-  std::string text = fmt::format("{:<{}}  {:<{}}  {:>10}  {:>10}  {:>10}  result\n", "output", name_width, "shape", shape_width,
-                                 "max abs", "max rel", "cosine");
-  for (const OutputDifference& d : outputs) {
-    text += fmt::format("{:<{}}  {:<{}}  ", d.name, name_width, shape_string(d.shape), shape_width);
-    if (!d.problem.empty()) {
-      text += fmt::format("{:>10}  {:>10}  {:>10}  FAILED: {}\n", "-", "-", "-", d.problem);
-      continue;
-    }
-    text += fmt::format("{:>10.3g}  {:>10.3g}  {:>10.8f}  ", d.max_abs, d.max_rel, d.cosine);
-    text += d.ok() ? "ok\n"
-                   : fmt::format("FAILED: {} of {} elements; element {} is {:.9g}, expected {:.9g}\n", d.mismatches, d.elements,
-                                 d.worst, d.got, d.expected);
-  }
-  return text;
-}
-
-std::string verify_json(const std::vector<OutputDifference>& outputs, Tolerance tolerance) {
-  // JSON has no NaN and no infinity: such numbers are null.
-  const auto number = [](double x) { return std::isfinite(x) ? nlohmann::ordered_json(x) : nlohmann::ordered_json(nullptr); };
-  nlohmann::ordered_json json;
-  json["ok"] = all_ok(outputs);
-  json["rtol"] = tolerance.rtol;
-  json["atol"] = tolerance.atol;
-  json["outputs"] = nlohmann::ordered_json::array();
-  for (const OutputDifference& d : outputs) {
-    nlohmann::ordered_json o;
-    o["name"] = d.name;
-    o["shape"] = d.shape;
-    o["ok"] = d.ok();
-    if (!d.problem.empty()) {
-      o["problem"] = d.problem;
-    } else {
-      o["elements"] = d.elements;
-      o["mismatches"] = d.mismatches;
-      o["max_abs"] = d.max_abs;
-      o["max_rel"] = d.max_rel;
-      o["cosine"] = d.cosine;
-      if (d.mismatches > 0) o["worst"] = {{"index", d.worst}, {"got", number(d.got)}, {"expected", number(d.expected)}};
-    }
-    json["outputs"].push_back(std::move(o));
-  }
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
+VerifyReport verify(const VerifyOptions& options) { return Verifier(options).run(); }
 
 }  // namespace ds

@@ -1,57 +1,56 @@
-// Running a model on given arrays, and comparing what it returns with a reference.
+// ds-bench verify: what a model returns, against a reference.
+//
+// The reference is another model, run on the same inputs; arrays of expected outputs; or folders in the layout of
+// ONNX's own tests, which bring inputs and outputs. Without a reference (bisect only) the model is compared with
+// itself, optimized against unoptimized on the portable kernels.
 #pragma once
 
-#include <memory>
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "libds/data/npz.h"
-#include "libds/ir/graph.h"
-#include "libds/run/session.h"
+#include "libds/tasks/verify/bisect.h"
+#include "libds/tasks/verify/compare.h"
 
 namespace ds {
 
-// Arrays keyed by input name to arrays keyed by output name, in the graph's order. Throws kBadData
-// for inputs that are missing, unknown, or of the wrong type or shape.
-NamedTensors run_named(Session& session, const NamedTensors& inputs);
-
-// `ds-bench run`: files in, file out. "-" is standard input or output; at most one of `model` and
-// `input` may be it.
-void run_file(const std::string& model, const std::string& input, const std::string& output, const SessionOptions& options = {});
-
-// How far one output is from its reference.
-struct OutputDifference {
-  std::string name;
-  Shape shape;               // of the output
-  std::string problem;       // not comparable: another shape, missing; empty otherwise
-  int64_t elements = 0;
-  int64_t mismatches = 0;    // elements with |got - expected| > atol + rtol * |expected|
-  int64_t worst = 0;         // flat index of the largest violation, when there are mismatches
-  double got = 0, expected = 0;  // there
-  double max_abs = 0;        // over elements finite in both
-  double max_rel = 0;        // |got - expected| / |expected|, over expected != 0
-  double cosine = 1;         // of the flattened outputs; 1 when both are zero
-  bool ok() const { return problem.empty() && mismatches == 0; }
+struct VerifyOptions {
+  std::string model;
+  std::string reference;            // model, .npz or folder; empty: the model itself, with `bisect` only
+  std::string input;                // .npz keyed by input name, or
+  std::string data;                 // a data set (data/dataset.h), whose first `batch` samples are taken; or
+  std::vector<std::string> shapes;  // random inputs of these shapes; a name given again is another round
+  int64_t batch = 1;
+  uint64_t seed = 0;
+  Tolerance tolerance;
+  bool bisect = false;              // name the first node that diverges
+  size_t bisect_memory = size_t{256} << 20;
+  SessionOptions session;
 };
 
-struct Tolerance {
-  double rtol = 1e-4;
-  double atol = 1e-5;
+// One run on one set of inputs.
+struct VerifyRound {
+  std::string source;  // of the inputs: a path, "random numbers (seed 0)"
+  std::vector<std::pair<std::string, Shape>> inputs;
+  std::vector<OutputDifference> outputs;
 };
 
-// NaN equals NaN, infinities equal themselves; anything else compared with either is a mismatch.
-OutputDifference compare_output(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance);
+struct VerifyReport {
+  std::string model, reference;
+  Tolerance tolerance;
+  bool random = false;               // some inputs were random numbers
+  std::vector<VerifyRound> rounds;
+  std::vector<Bisection> bisections; // in the order made; the last one may have found the divergence
+  bool ok() const;
+};
 
-// One entry per array of `reference`, in its order.
-std::vector<OutputDifference> compare_outputs(const NamedTensors& got, const NamedTensors& reference, Tolerance tolerance);
+VerifyReport verify(const VerifyOptions& options);
 
-// `ds-bench verify`: runs the model on `input` and compares with `reference`.
-std::vector<OutputDifference> verify_file(const std::string& model, const std::string& input, const std::string& reference,
-                                          Tolerance tolerance, const SessionOptions& options = {});
-
-// A table, one line per output, and the reason of each failure.
-std::string verify_text(const std::vector<OutputDifference>& outputs);
-std::string verify_json(const std::vector<OutputDifference>& outputs, Tolerance tolerance);
-bool all_ok(const std::vector<OutputDifference>& outputs);
+// Tables, one line per output, and the reason of each failure.
+std::string verify_text(const VerifyReport& report);
+// See man/ds-bench-verify.schema.json.
+std::string verify_json(const VerifyReport& report);
 
 }  // namespace ds

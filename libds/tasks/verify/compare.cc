@@ -1,0 +1,129 @@
+#include "libds/tasks/verify/compare.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ds {
+namespace {
+
+// Elements converted at a time: comparing two tensors needs no copies of their size.
+constexpr int64_t kBlock = 4096;
+
+// Elements [begin, begin + count) as doubles.
+void read_block(const Tensor& t, int64_t begin, int64_t count, double* out) {
+  dispatch_dtype(t.dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const T* from = t.data<T>() + begin;
+    for (int64_t i = 0; i < count; ++i) {
+      if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>) out[i] = static_cast<double>(static_cast<float>(from[i]));
+      else out[i] = static_cast<double>(from[i]);
+    }
+  });
+}
+
+std::string type_problem(const Tensor& got, const Tensor& expected) {
+  if (got.dtype() != expected.dtype() && !(is_float(got.dtype()) && is_float(expected.dtype())))
+    return fmt::format("has type {}, the reference {}", dtype_name(got.dtype()), dtype_name(expected.dtype()));
+  if (got.shape() != expected.shape())
+    return fmt::format("has shape {}, the reference {}", shape_string(got.shape()), shape_string(expected.shape()));
+  if (!dispatch_dtype(got.dtype(), [](auto) {})) return fmt::format("has type {}, which cannot be compared", dtype_name(got.dtype()));
+  return {};
+}
+
+// Running totals over the elements.
+struct Totals {
+  double dot = 0, aa = 0, bb = 0, worst_excess = -1;
+
+  void add(OutputDifference& d, int64_t index, double got, double expected, Tolerance tolerance) {
+    double excess = -1;  // how far beyond what is allowed
+    if (std::isfinite(got) && std::isfinite(expected)) {
+      const double error = std::fabs(got - expected);
+      d.max_abs = std::max(d.max_abs, error);
+      if (expected != 0) d.max_rel = std::max(d.max_rel, error / std::fabs(expected));
+      dot += got * expected;
+      aa += got * got;
+      bb += expected * expected;
+      const double allowed = tolerance.atol + tolerance.rtol * std::fabs(expected);
+      if (error > allowed) excess = error - allowed;
+    } else if (!(std::isnan(got) && std::isnan(expected)) && got != expected) {
+      excess = HUGE_VAL;
+    }
+    if (excess < 0) return;
+    ++d.mismatches;
+    if (excess <= worst_excess) return;
+    worst_excess = excess;
+    d.worst = index;
+    d.got = got;
+    d.expected = expected;
+  }
+};
+
+}  // namespace
+
+OutputDifference compare_output(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance) {
+  OutputDifference d;
+  d.name = name;
+  d.shape = got.shape();
+  d.elements = got.numel();
+  d.problem = type_problem(got, expected);
+  if (!d.problem.empty()) return d;
+  Totals totals;
+  std::vector<double> a(static_cast<size_t>(std::min(kBlock, d.elements))), b(a.size());
+  for (int64_t begin = 0; begin < d.elements; begin += kBlock) {
+    const int64_t count = std::min(kBlock, d.elements - begin);
+    read_block(got, begin, count, a.data());
+    read_block(expected, begin, count, b.data());
+    for (int64_t i = 0; i < count; ++i)
+      totals.add(d, begin + i, a[static_cast<size_t>(i)], b[static_cast<size_t>(i)], tolerance);
+  }
+  if (totals.aa > 0 || totals.bb > 0)
+    d.cosine = totals.aa > 0 && totals.bb > 0 ? totals.dot / std::sqrt(totals.aa) / std::sqrt(totals.bb) : 0;
+  return d;
+}
+
+double root_mean_square(const Tensor& tensor) {
+  if (!dispatch_dtype(tensor.dtype(), [](auto) {})) return 0;
+  std::vector<double> block(static_cast<size_t>(std::min(kBlock, tensor.numel())));
+  double sum = 0;
+  int64_t finite = 0;
+  for (int64_t begin = 0; begin < tensor.numel(); begin += kBlock) {
+    const int64_t count = std::min(kBlock, tensor.numel() - begin);
+    read_block(tensor, begin, count, block.data());
+    for (int64_t i = 0; i < count; ++i) {
+      const double x = block[static_cast<size_t>(i)];
+      if (!std::isfinite(x)) continue;
+      sum += x * x;
+      ++finite;
+    }
+  }
+  return finite > 0 ? std::sqrt(sum / static_cast<double>(finite)) : 0;
+}
+
+std::vector<OutputDifference> compare_outputs(const NamedTensors& got, const NamedTensors& reference, Tolerance tolerance) {
+  if (reference.empty()) bad_data("the reference holds no arrays");
+  std::vector<OutputDifference> all;
+  for (const auto& [name, expected] : reference) {
+    const Tensor* tensor = find_tensor(got, name);
+    if (tensor == nullptr) bad_data("the model has no output '{}' as the reference does; it has {}", name, names_of(got));
+    all.push_back(compare_output(name, *tensor, expected, tolerance));
+  }
+  return all;
+}
+
+bool all_ok(const std::vector<OutputDifference>& outputs) {
+  return std::all_of(outputs.begin(), outputs.end(), [](const OutputDifference& d) { return d.ok(); });
+}
+
+const Tensor* find_tensor(const NamedTensors& arrays, const std::string& name) {
+  for (const auto& [key, tensor] : arrays)
+    if (key == name) return &tensor;
+  return nullptr;
+}
+
+std::string names_of(const NamedTensors& arrays) {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : arrays) names.push_back("'" + name + "'");
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+}  // namespace ds
