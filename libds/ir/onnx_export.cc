@@ -59,6 +59,8 @@ void write_shape(const Graph& graph, const std::optional<Dims>& dims, onnx::Type
     onnx::TensorShapeProto::Dimension& dim = same_rank ? *shape.mutable_dim(static_cast<int>(i)) : *shape.add_dim();
     if (d.known()) {
       dim.set_dim_value(d.raw);
+    } else if (dim.has_dim_param() && !dim.dim_param().empty()) {
+      continue;  // the file's own name, even where inference knows the size by another
     } else if (const std::string& name = graph.symbol_name(d.symbol_id()); !name.empty()) {
       dim.set_dim_param(name);
     } else if (dim.has_dim_value() && dim.dim_value() >= 0) {
@@ -139,10 +141,17 @@ class GraphWriter {
     visible_.insert(names_.begin(), names_.end());
   }
 
-  // Constants that several bodies hold are written once, in the model's graph.
+  // Constants that several bodies hold are written once, in the model's graph; those that it had for
+  // bodies alone keep their names.
   void share_constants(const std::map<std::shared_ptr<const Tensor>, int>& counts, onnx::GraphProto& out) {
     for (ValueId id : graph_.initializers())
       if (!graph_.is_output(id)) shared_.emplace(graph_.value(id).constant.get(), name(id));
+    for (size_t i = 0; i < graph_.value_capacity(); ++i) {
+      const auto id = static_cast<ValueId>(i);
+      const Value& v = graph_.value(id);
+      if (!v.is_constant() || !v.users.empty() || graph_.is_output(id) || counts.count(v.constant) == 0) continue;
+      if (shared_.emplace(v.constant.get(), name(id)).second) write_initializer(id, *out.add_initializer());
+    }
     for (const auto& [tensor, count] : in_order(counts)) {
       if (count < 2 || shared_.count(tensor.get())) continue;
       std::string chosen = "shared_constant";

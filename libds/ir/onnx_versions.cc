@@ -145,7 +145,10 @@ void upgrade_resize(Rewriter& rw, NodeId id, int64_t opset, bool was_upsample) {
   // Versions 11 and 12 had no way to omit an input but to make it empty.
   for (size_t i : {3, 2, 1}) {
     const Tensor* t = constant_input(rw.graph(), rw.graph().node(id), i);
-    if (t != nullptr && t->numel() == 0) rw.set_input(id, i, kNone);
+    if (t == nullptr || t->numel() != 0) continue;
+    const ValueId empty = rw.graph().node(id).inputs[i];
+    rw.set_input(id, i, kNone);
+    rw.forget_unused_constant(empty);
   }
 }
 

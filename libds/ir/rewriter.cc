@@ -98,6 +98,15 @@ void Rewriter::set_constant(ValueId id, std::shared_ptr<const Tensor> tensor) {
 
 void Rewriter::clear_constant(ValueId id) { value(id).constant.reset(); }
 
+void Rewriter::forget_unused_constant(ValueId id) {
+  Value& v = value(id);
+  const bool is_state = std::any_of(graph_.states_.begin(), graph_.states_.end(), [&](const State& s) { return s.value == id; });
+  if (!v.is_constant() || !v.users.empty() || graph_.is_output(id) || is_state) return;
+  if (const auto it = names_.find(v.name); it != names_.end() && it->second == id) names_.erase(it);
+  v.constant.reset();
+  v.name.clear();
+}
+
 void Rewriter::set_type(ValueId id, DType dtype, std::optional<Dims> dims) {
   Value& v = value(id);
   if (v.dtype != dtype) v.element.reset();

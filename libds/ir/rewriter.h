@@ -31,6 +31,8 @@ class Rewriter {
   ValueId add_value(std::string_view name);
   void set_constant(ValueId id, std::shared_ptr<const Tensor> tensor);  // dtype and dims follow
   void clear_constant(ValueId id);
+  // Drops a constant that nothing reads any more, so that its name may be given anew; others stay.
+  void forget_unused_constant(ValueId id);
   void set_type(ValueId id, DType dtype, std::optional<Dims> dims);  // a container keeps its element type
   void set_type(ValueId id, ValueType type);
   void set_known_ints(ValueId id, std::optional<Dims> ints);
