@@ -339,7 +339,8 @@ class GraphReader {
       bad_data("has {} inputs, expected {}", inputs, range(def.min_inputs, def.max_inputs));
     if (outputs < def.min_outputs || (def.max_outputs >= 0 && outputs > def.max_outputs))
       bad_data("has {} outputs, expected {}", outputs, range(def.min_outputs, def.max_outputs));
-    const int required = def.max_inputs < 0 ? inputs : def.min_inputs;
+    // Of any number none may be left out, but for the first ones of Loop, whose kernel looks itself.
+    const int required = def.max_inputs < 0 && !def.body_inputs ? inputs : def.min_inputs;
     for (int i = 0; i < required; ++i)
       if (n.inputs[static_cast<size_t>(i)] == kNone) bad_data("input {} is left out, but required", i);
   }

@@ -233,6 +233,35 @@ TEST(OnnxExternalData, RangesAreChecked) {
   expect_error(ExitCode::kUnsupported, {"on disk"}, [&] { parse_model(external_model("w.bin").bytes()); });
 }
 
+// The only inputs that an operator of any number of inputs may do without.
+TEST(OnnxImport, ALoopMayLeaveOutItsBoundAndItsCondition) {
+  for (const auto& [rounds, condition] : std::vector<std::pair<std::string, std::string>>{{"", "go"}, {"m", ""}, {"", ""}}) {
+    ModelBuilder body;
+    body.input("i", {}, onnx::TensorProto::INT64);
+    body.input("on", {}, onnx::TensorProto::BOOL);
+    body.input("v", {"2"});
+    body.node("Identity", {"on"}, {"again"}, "keep");
+    body.node("Relu", {"v"}, {"next"}, "step");
+    body.output("again", {}, onnx::TensorProto::BOOL);
+    body.output("next", {"2"});
+    ModelBuilder b;
+    b.input("m", {}, onnx::TensorProto::INT64);
+    b.input("go", {}, onnx::TensorProto::BOOL);
+    b.input("x", {"2"});
+    auto& a = *b.node("Loop", {rounds, condition, "x"}, {"y"}, "loop").add_attribute();
+    a.set_name("body");
+    a.set_type(onnx::AttributeProto::GRAPH);
+    *a.mutable_g() = body.graph();
+    b.output("y", {"2"});
+    const auto g = parse_model(b.bytes());
+    EXPECT_EQ(g->node(g->first()).input(0) == kNone, rounds.empty());
+    EXPECT_EQ(g->node(g->first()).input(1) == kNone, condition.empty());
+    b.graph().mutable_node(0)->set_input(2, "");
+    b.graph().mutable_node(0)->add_input("x");
+    expect_error(ExitCode::kBadData, {"node 'loop' (Loop)", "carried value 0 is left out"}, [&] { parse_model(b.bytes()); });
+  }
+}
+
 // --- round trip --------------------------------------------------------------------------------
 
 TEST(OnnxExport, SameGraphSameBytesAndStable) {
