@@ -75,10 +75,10 @@ class EagerExecutor final : public Executor {
   void run_node(NodeId id, std::vector<Tensor>& values) {
     const Node& n = graph_->node(id);
     if (n.def == nullptr) fail(ExitCode::kUnsupported, "{}: unknown operator", n.label());
+    std::vector<const Tensor*> inputs;
+    for (ValueId in : n.inputs) inputs.push_back(in == kNone ? nullptr : &values[static_cast<size_t>(in)]);
+    BoundNode& bound = bind(id, inputs);
     with_context([&] { return n.label(); }, [&] {
-      std::vector<const Tensor*> inputs;
-      for (ValueId in : n.inputs) inputs.push_back(in == kNone ? nullptr : &values[static_cast<size_t>(in)]);
-      BoundNode& bound = bind(id, inputs);
       std::vector<Tensor> results(n.outputs.size());
       if (n.def->is_view) {
         results[0] = inputs[0]->reshaped(bound.outputs[0].shape);
@@ -138,10 +138,12 @@ class EagerExecutor final : public Executor {
       b.shape_contents.push_back(std::move(content));
     }
     if (!n.has_bodies()) rewriter_.infer(id);  // bodies make their own outputs
-    KernelQuery query = make_query(*graph_, id, is_state_, options_);
-    query.body_runner = [this](const Node& node, std::string_view attr) { return body_runner(node, attr); };
-    for (const TensorDesc& d : query.outputs) b.outputs.push_back(d);
-    if (!n.def->is_view) b.kernel = select_kernel(*n.def, query).def->create(query);
+    with_context([&] { return n.label(); }, [&] {
+      KernelQuery query = make_query(*graph_, id, is_state_, options_);
+      query.body_runner = [this](const Node& node, std::string_view attr) { return body_runner(node, attr); };
+      for (const TensorDesc& d : query.outputs) b.outputs.push_back(d);
+      if (!n.def->is_view) b.kernel = select_kernel(*n.def, query).def->create(query);
+    });
     for (ValueId in : n.inputs)  // contents shown for this node only
       if (in != kNone && !fixed_[static_cast<size_t>(in)] && !is_state_[static_cast<size_t>(in)]) rewriter_.clear_constant(in);
     return b;

@@ -94,5 +94,23 @@ TEST(Compile, WrongShapeIsNamed) {
   }
 }
 
+TEST(Compile, AFailingNodeIsNamedOnce) {
+  auto g = std::make_shared<Graph>();
+  Rewriter rw(*g);
+  const ValueId x = rw.add_input("x", DType::kF32, {g->symbol("n")});
+  const ValueId y = rw.add_input("y", DType::kF32, {g->symbol("m")});
+  rw.add_output(rw.emit("Add", {x, y}, {}, "sum"));
+  const std::vector<Tensor> in = {counted({2}), counted({3})};
+  for (const bool planned : {true, false}) {
+    Session s(g, {.static_plan = planned});
+    try {
+      s.run(in);
+      FAIL() << "shapes that do not fit were accepted";
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(), "node 'sum' (Add): cannot broadcast [2] with [3]");
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ds
