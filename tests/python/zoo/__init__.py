@@ -1,0 +1,1 @@
+"""Models in the forms that exporters write, made without any training framework; see zoo/catalog.py."""
