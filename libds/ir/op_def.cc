@@ -147,7 +147,7 @@ ValueId GradContext::sum_to(ValueId d, const Shape& target) {
 
 void OpRegistry::add(OpDef def) {
   const auto key = std::make_pair(def.domain, def.name);
-  DS_CHECK(ops_.count(key) == 0);
+  if (ops_.count(key) != 0) fail(ExitCode::kInternal, "operator {}.{} is registered twice", def.domain, def.name);
   const auto [entry, added] = ops_.emplace(key, std::make_unique<OpDef>(std::move(def)));
   add_moving_kernel(*entry->second);
   add_widened_kernel(*entry->second);

@@ -1,5 +1,4 @@
-// Operators that put elements elsewhere in a larger or smaller tensor, written in terms of others:
-// MaxUnpool (the inverse of MaxPool with indices) and CenterCropPad.
+// MaxUnpool, the inverse of MaxPool with indices, written in terms of other operators.
 #include <algorithm>
 
 #include "libds/ops/lowering.h"
@@ -86,52 +85,6 @@ bool lower_max_unpool(Rewriter& rw, NodeId id) {
   return true;
 }
 
-// --- CenterCropPad (x, shape) ---------------------------------------------------------------------
-
-std::vector<int64_t> cropped_axes(const Node& n, size_t rank) {
-  std::vector<int64_t> axes(rank);
-  for (size_t i = 0; i < rank; ++i) axes[i] = static_cast<int64_t>(i);
-  if (!n.has_attr("axes")) return axes;
-  axes = ops::normalize_axes(n.attr_ints("axes"), static_cast<int64_t>(rank));
-  std::vector<int64_t> sorted = axes;
-  std::sort(sorted.begin(), sorted.end());
-  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) bad_data("an axis is given twice");
-  return axes;
-}
-
-void infer_center_crop_pad(InferContext& c) {
-  c.require_dtype(1, {DType::kI32, DType::kI64});
-  if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
-  Dims y = c.dims(0);
-  const std::vector<int64_t> axes = cropped_axes(c.node(), y.size());
-  const auto shape = c.ints(1);
-  if (shape && shape->size() != axes.size()) c.error("shape has {} numbers for {} axes", shape->size(), axes.size());
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const Dim wanted = shape ? (*shape)[i] : c.fresh_dim();
-    if (shape && wanted.known() && wanted.raw < 0) c.error("shape has the value {}", wanted.raw);
-    y[static_cast<size_t>(axes[i])] = wanted;
-  }
-  c.set_output(0, c.dtype(0), y);
-}
-
-// What is too much goes on both sides, the odd one behind; what lacks comes on both sides, the odd one behind.
-bool lower_center_crop_pad(Rewriter& rw, NodeId id) {
-  Lowering l(rw, id);
-  ValueId x = l.in(0);
-  if (!l.dims(x)) return false;
-  const std::vector<int64_t> axes = cropped_axes(l.node(), l.dims(x)->size());
-  if (axes.empty()) return l.set(0, x), true;
-  const ValueId along = l.ints(axes), zero = l.ints(std::vector<int64_t>(axes.size(), 0)), two = l.ints({2});
-  const ValueId wanted = l.cast(l.in(1), DType::kI64), have = l.emit("Gather", {l.emit("Shape", {x}), along});
-  const ValueId begin = l.emit("Div", {l.emit("Max", {l.emit("Sub", {have, wanted}), zero}), two});
-  const ValueId end = l.emit("Add", {begin, l.emit("Min", {have, wanted})});
-  x = l.emit("Slice", {x, begin, end, along});
-  const ValueId lacking = l.emit("Max", {l.emit("Sub", {wanted, have}), zero}), front = l.emit("Div", {lacking, two});
-  const ValueId pads = l.emit("Concat", {front, l.emit("Sub", {lacking, front})}, {{"axis", int64_t{0}}});
-  l.set(0, l.emit("Pad", {x, pads, kNone, along}));
-  return true;
-}
-
 }  // namespace
 
 void register_placement_ops(OpRegistry& registry) {
@@ -143,14 +96,6 @@ void register_placement_ops(OpRegistry& registry) {
   unpool.infer = infer_max_unpool;
   unpool.lower = lower_max_unpool;
   registry.add(std::move(unpool));
-
-  OpDef crop;
-  crop.name = "CenterCropPad";
-  crop.min_inputs = crop.max_inputs = 2;
-  crop.shape_inputs = 0b10;
-  crop.infer = infer_center_crop_pad;
-  crop.lower = lower_center_crop_pad;
-  registry.add(std::move(crop));
 }
 
 }  // namespace ds

@@ -1,4 +1,4 @@
-// GridSample, AffineGrid, RoiAlign, MaxRoiPool, NonMaxSuppression, DeformConv, MaxUnpool, CenterCropPad.
+// GridSample, AffineGrid, RoiAlign, MaxRoiPool, NonMaxSuppression, DeformConv, MaxUnpool.
 #include <cmath>
 
 #include "tests/support/op_check.h"
@@ -64,8 +64,6 @@ const bool moved_added = add_cases({
      {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}},
     {"MaxUnpool", {random_tensor({1, 1, 2, 2}, 1), Tensor::of<int64_t>({1, 1, 2, 2}, {5, 7, 13, 15}), Tensor::vector<int64_t>(Ints{1, 1, 5, 5})},
      {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}, 1, {}, 1e-5, "larger"},
-    {"CenterCropPad", {random_tensor({4, 7, 3}, 1), Tensor::vector<int64_t>(Ints{7, 4, 3})}},
-    {"CenterCropPad", {random_tensor({4, 7, 3}, 1), Tensor::of<int32_t>({1}, {8})}, {{"axes", Ints{-1}}}, 1, {}, 1e-5, "last"},
 });
 
 // A window without offsets is that of Conv.

@@ -144,7 +144,7 @@ class Bisector {
   std::optional<OutputDifference> run_alone(const ValuePair& pair, const Tensor& expected) const {
     const Node& node = got_.graph->node(value(pair.got).producer);
     for (const auto& [key, attribute] : node.attrs)
-      if (std::holds_alternative<std::shared_ptr<Graph>>(attribute)) return std::nullopt;  // its body reads other values
+      if (std::holds_alternative<std::shared_ptr<const Graph>>(attribute)) return std::nullopt;  // its body reads other values
     std::vector<Tensor> inputs(node.inputs.size());
     std::vector<ValueId> wanted;
     std::vector<size_t> places;
