@@ -65,6 +65,8 @@ struct Added {
 inline constexpr Added kAdded[] = {
     {"ArgMax", 12, "select_last_index", int64_t{0}},
     {"ArgMin", 12, "select_last_index", int64_t{0}},
+    {"Attention", 25, "left_window_size", int64_t{-1}},
+    {"Attention", 25, "right_window_size", int64_t{-1}},
     {"AveragePool", 10, "ceil_mode", int64_t{0}},
     {"AveragePool", 19, "dilations", int64_t{1}},
     {"BatchNormalization", 14, "training_mode", int64_t{0}},
@@ -125,6 +127,7 @@ struct AddedInput {
   int64_t without;
 };
 inline constexpr AddedInput kAddedInputs[] = {
+    {"Attention", 24, 6, false, 0},  // nonpad_kv_seqlen
     {"Dropout", 12, 2, true, 0},  // training_mode
     {"Pad", 18, 3, false, 0},     // axes
     {"Slice", 10, 4, true, 1},    // steps

@@ -20,6 +20,11 @@ class Lowering {
   ValueId emit(std::string_view op, std::vector<ValueId> inputs, Attributes attrs = {}) {
     return rw_.emit(op, std::move(inputs), std::move(attrs), node_.name.empty() ? node_.op : node_.name);
   }
+  // All outputs of a node that has `outputs`.
+  std::vector<ValueId> emit_all(std::string_view op, std::vector<ValueId> inputs, Attributes attrs, size_t outputs) {
+    const NodeId id = rw_.add_node(op, std::move(inputs), std::move(attrs), node_.name.empty() ? node_.op : node_.name, outputs);
+    return rw_.graph().node(id).outputs;
+  }
   // A rank-0 constant.
   ValueId scalar(double x, DType dtype) { return constant(Tensor::scalar<double>(x).cast(dtype)); }
   ValueId ints(const std::vector<int64_t>& values) { return constant(Tensor::vector<int64_t>(values)); }

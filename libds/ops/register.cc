@@ -21,6 +21,7 @@ void register_all_ops(OpRegistry& registry) {
   register_batchnorm_ops(registry);
   register_norm_ops(registry);
   register_attention_ops(registry);
+  register_microsoft_ops(registry);
   register_loss_ops(registry);
   register_optimizer_ops(registry);
   register_random_ops(registry);

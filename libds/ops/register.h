@@ -34,6 +34,7 @@ void register_string_ops(OpRegistry& registry);
 void register_softmax_ops(OpRegistry& registry);
 void register_batchnorm_ops(OpRegistry& registry);
 void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample
+void register_microsoft_ops(OpRegistry& registry);  // domain com.microsoft
 void register_attention_ops(OpRegistry& registry);  // Attention, RotaryEmbedding, TensorScatter
 void register_loss_ops(OpRegistry& registry);
 void register_optimizer_ops(OpRegistry& registry);
