@@ -1,4 +1,5 @@
-"""Elementwise, reduction, normalization, softmax and quantized operators against onnxruntime on random shapes.
+"""Elementwise, reduction, normalization, softmax and quantized operators, and those of domain com.microsoft, against
+onnxruntime on random shapes.
 
 Every case is one node with inputs and outputs of its own; the nodes of one seed make one model, so that
 ds-bench and onnxruntime each run once a seed.
@@ -26,10 +27,13 @@ F32, I32, I64, U8, I8 = np.float32, np.int32, np.int64, np.uint8, np.int8
 
 class Case:
     """`constant`: positions of inputs that are initializers. `steps`: by how much a few integers may differ (where a
-    tie is rounded depends on the order of the arithmetic). An input that is None is left out."""
+    tie is rounded depends on the order of the arithmetic). An input that is None is left out. `outputs`: how many,
+    or which ones."""
+
     def __init__(self, op, inputs, attrs=None, outputs=1, tolerance=1e-5, domain="", constant=(), steps=0):
-        self.op, self.inputs, self.attrs, self.outputs, self.tolerance = op, inputs, attrs or {}, outputs, tolerance
-        self.domain, self.constant, self.steps = domain, constant, steps
+        self.op, self.inputs, self.attrs, self.tolerance, self.domain = op, inputs, attrs or {}, tolerance, domain
+        self.outputs = list(range(outputs)) if isinstance(outputs, int) else list(outputs)
+        self.constant, self.steps = constant, steps
 
 
 def broadcast_pair(rng):
@@ -223,12 +227,91 @@ def ints_of(rng, n):
     return rng.integers(-5000, 5000, n).astype(I32)
 
 
+def microsoft_cases(rng):
+    def normal(*shape, scale=1.0):
+        return (rng.standard_normal(shape) * scale).astype(F32)
+
+    def case(op, inputs, attrs=None, outputs=1, tolerance=1e-5):
+        return Case(op, inputs, attrs, outputs, tolerance, "com.microsoft")
+
+    def lengths(least, most, count):
+        return rng.integers(least, most + 1, count).astype(I32)
+
+    n, m, k = (int(d) for d in rng.integers(2, 9, 3))
+    yield case("Gelu", [normal(n, m, scale=3.0)])
+    yield case("BiasGelu", [normal(n, m, scale=3.0), normal(m)])
+    yield case("FastGelu", [normal(n, m, scale=3.0), normal(m)])
+    yield case("QuickGelu", [normal(n, m, scale=3.0)], {"alpha": 1.4})
+    yield case("FusedMatMul", [normal(2, k, n), normal(m, k)], {"transA": 1, "transB": 1, "alpha": 0.3})
+    yield case("FusedMatMul", [normal(n, 3, k), normal(k, 3, m)], {"transBatchA": 1, "transBatchB": 1})
+    yield case("FusedGemm", [normal(n, k), normal(m, k), normal(m)], {"transB": 1, "activation": "LeakyRelu", "activation_alpha": 0.2})
+    conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    yield case("FusedConv", [normal(1, k, 7, 6), normal(m, k, 3, 3), normal(m)], {**conv, "activation": "Relu"})
+    yield case("FusedConv", [normal(1, k, 7, 6), normal(m, k, 3, 3), normal(m), normal(1, m, 7, 6)], {**conv, "activation": "Clip", "activation_params": [-0.5, 0.7]})
+
+    B, L, H, G, D = (int(d) for d in (rng.integers(1, 4), rng.integers(2, 7), 4, 2, 2 * rng.integers(2, 6)))
+    width = H * D
+    yield case("SkipLayerNormalization", [normal(B, L, width), normal(B, L, width), normal(width), normal(width), normal(width)],
+               {"epsilon": 1e-5}, [0, 3])
+    yield case("SkipLayerNormalization", [normal(B, L, width), normal(L, width), normal(width)])
+    yield case("SkipSimplifiedLayerNormalization", [normal(B, L, width), normal(B, L, width), normal(width), normal(width)], {"epsilon": 1e-5}, [0, 3])
+    yield Case("SimplifiedLayerNormalization", [normal(B, L, width), normal(width)], {"epsilon": 1e-5}, 2)
+    ids = [rng.integers(0, 11, (B, L)).astype(I32), rng.integers(0, 2, (B, L)).astype(I32)]
+    tables = [normal(11, width), normal(9, width), normal(2, width)]
+    embed = [*ids, *tables, normal(width), normal(width)]
+    yield case("EmbedLayerNormalization", [*embed, np.ones((B, L), I32)], {"epsilon": 1e-5}, 3)
+    yield case("EmbedLayerNormalization", [ids[0], None, *tables[:2], None, *embed[5:], None, rng.integers(0, 9, (B, L)).astype(I32)], {}, 2)
+
+    x, w, bias = normal(B, L, 5), normal(5, 3 * width), normal(3 * width)
+    padding = (rng.random((B, L)) < 0.7).astype(I32)
+    padding[:, 0] = 1
+    for attrs in ({}, {"unidirectional": 1}, {"scale": 0.4}):
+        yield case("Attention", [x, w, bias], {"num_heads": H, **attrs})
+    yield case("Attention", [x, w, bias, padding], {"num_heads": H})
+    yield case("Attention", [x, w, bias, lengths(1, L, B)], {"num_heads": H})
+    yield case("Attention", [x, w, bias, None, normal(2, B, H, 3, D)], {"num_heads": H, "unidirectional": 1}, 2)
+    yield case("Attention", [x, w, bias, None, None, normal(B, H, L, L)], {"num_heads": H})
+    yield case("Attention", [x, normal(5, 2 * width + 2 * H), normal(2 * width + 2 * H)], {"num_heads": H, "qkv_hidden_sizes": [width, width, 2 * H]})
+
+    q, key, value = normal(B, L, width), normal(B, 5, width), normal(B, 5, H * 3)
+    yield case("MultiHeadAttention", [q, key, value], {"num_heads": H})
+    yield case("MultiHeadAttention", [q, key, value, normal(2 * width + H * 3)], {"num_heads": H, "scale": 0.3})
+    seen = (rng.random((B, 5)) < 0.7).astype(I32)
+    yield case("MultiHeadAttention", [q, key, value, None, seen, normal(1, H, L, 5)], {"num_heads": H})
+    yield case("MultiHeadAttention", [q, normal(B, H, 5, D), normal(B, H, 5, D)], {"num_heads": H})
+    yield case("MultiHeadAttention", [q, normal(B, L, width), normal(B, L, width), normal(3 * width), None, None, normal(B, H, 3, D), normal(B, H, 3, D)],
+               {"num_heads": H, "unidirectional": 1}, 3)
+
+    def scalar(v):
+        return np.array([v], I32)
+
+    D, width = 16, 16 * H  # onnxruntime wants multiples of 16 here
+    heads = {"num_heads": H, "kv_num_heads": G}
+    new = [normal(B, L, width), normal(B, L, G * D), normal(B, L, G * D)]
+    cos, sin = normal(32, D // 2), normal(32, D // 2)
+    whole = [np.full(B, L - 1, I32), scalar(L)]
+    yield case("GroupQueryAttention", [*new, None, None, *whole], heads, 3)
+    yield case("GroupQueryAttention", [normal(B, L, width + 2 * G * D), None, None, None, None, *whole, cos, sin], {**heads, "do_rotary": 1}, 3)
+    yield case("GroupQueryAttention", [*new, None, None, *whole], {**heads, "local_window_size": 2, "softcap": 1.5})
+    for room in (6, 9):  # a cache that grows, and one with room
+        past = [normal(B, G, room, D), normal(B, G, room, D)]
+        before = lengths(1, 6, B)
+        before[0] = 6
+        one = [a[:, :1] for a in new]
+        yield case("GroupQueryAttention", [*one, *past, before, scalar(7), cos, sin], {**heads, "do_rotary": 1, "rotary_interleaved": 1, "scale": 0.4})
+        yield case("GroupQueryAttention", [*one, *past, before, scalar(7)], {**heads, "local_window_size": 3})
+    for interleaved in (0, 1):
+        at = rng.integers(0, 32, (B, L)).astype(I64)
+        yield case("RotaryEmbedding", [normal(B, L, width), at, cos, sin], {"interleaved": interleaved})
+        yield case("RotaryEmbedding", [normal(B, H, L, D), np.array([5], I64), cos, sin], {"interleaved": interleaved})
+
+
 def build(listed):
     """One model of all cases; feeds by input name."""
     nodes, inputs, outputs, constants, feeds = [], [], [], [], {}
     for k, case in enumerate(listed):
         names = ["" if array is None else f"{case.op}_{k}_in{i}" for i, array in enumerate(case.inputs)]
-        results = [f"{case.op}_{k}_out{i}" for i in range(case.outputs)]
+        results = [f"{case.op}_{k}_out{i}" if i in case.outputs else "" for i in range(max(case.outputs) + 1)]
         nodes.append(helper.make_node(case.op, names, results, name=f"{case.op}_{k}", domain=case.domain, **case.attrs))
         for i, (name, array) in enumerate(zip(names, case.inputs)):
             if array is None:
@@ -238,13 +321,14 @@ def build(listed):
                 continue
             inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
             feeds[name] = array
-        outputs.extend(results)
+        outputs.extend(r for r in results if r)
     graph = helper.make_graph(nodes, "operators", inputs, [onnx.ValueInfoProto(name=o) for o in outputs], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)])
     model.ir_version = 9
     inferred = {v.name: v for v in onnx.shape_inference.infer_shapes(model).graph.output}
     for output in model.graph.output:
-        output.CopyFrom(inferred[output.name])
+        if output.name in inferred:
+            output.CopyFrom(inferred[output.name])
     return model, feeds
 
 
@@ -266,7 +350,7 @@ class Operators(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             got = dict(np.load(folder / "y.npz"))
         for k, case in enumerate(listed):
-            for i in range(case.outputs):
+            for i in case.outputs:
                 name = f"{case.op}_{k}_out{i}"
                 with self.subTest(case=name, seed=seed, shapes=[None if a is None else a.shape for a in case.inputs], attrs=case.attrs):
                     self.same(got[name], expected[name], case.tolerance, case.steps)
@@ -299,6 +383,10 @@ class Operators(unittest.TestCase):
     def test_quantized_portable_kernels(self):
         for seed in SEEDS:
             self.check(300 + seed, {**os.environ, "DS_ISA": "portable"}, quantized_cases)
+
+    def test_microsoft(self):
+        for seed in SEEDS:
+            self.check(seed, made_by=microsoft_cases)
 
     def test_portable_kernels(self):
         for seed in SEEDS:
