@@ -43,7 +43,7 @@ struct MiniFloat {
   static MiniFloat from_float(float x, bool saturate) {
     const uint8_t sign = std::signbit(x) ? 1u << kSignShift : 0;
     if (std::isnan(x)) {
-      if constexpr (kSpecials == Specials::kNone) return from_bits(kLargest);
+      if constexpr (kSpecials == Specials::kNone) return from_bits(1u << kSignShift);  // as ml_dtypes: -0
       return from_bits(kSpecials == Specials::kFnuz ? kNan : static_cast<uint8_t>(sign | kNan));
     }
     const float a = std::fabs(x);

@@ -9,9 +9,8 @@
 namespace ds {
 namespace {
 
-// The message a value is stored in follows from the type the model declares for it.
-Tensor read_value(const std::string& path, const Value& /*declared*/) {
-  return with_context([&] { return path; }, [&] { return parse_onnx_tensor(read_file(path)); });
+Tensor read_value(const std::string& path, const Value& declared) {
+  return with_context([&] { return path; }, [&] { return parse_onnx_value(read_file(path), declared.dtype); });
 }
 
 }  // namespace

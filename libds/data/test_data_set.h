@@ -1,5 +1,5 @@
 // A model's inputs and expected outputs as ONNX keeps them: a folder with input_0.pb, input_1.pb, ...
-// and output_0.pb, ..., each a serialized TensorProto. The number is the place in the model's
+// and output_0.pb, ..., each a serialized TensorProto, SequenceProto or OptionalProto, as the model declares. The number is the place in the model's
 // interface (initializers that are listed as inputs do not count).
 #pragma once
 

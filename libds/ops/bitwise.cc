@@ -91,12 +91,13 @@ void register_bit_cast(OpRegistry& registry) {
     const int64_t to = c.node().attr_int("to", 0);
     if (to < 0 || to > INT32_MAX || !dtype_known(static_cast<int32_t>(to))) c.error("target type {} is not known", to);
     const auto dtype = static_cast<DType>(to);
-    if (dtype_size(dtype) == 0 || dtype_size(dtype) != dtype_size(c.dtype(0)))
+    if (dtype_bits(dtype) == 0 || dtype_bits(dtype) != dtype_bits(c.dtype(0)))
       c.error("the bits of {} are not those of a {}", dtype_name(c.dtype(0)), dtype_name(dtype));
     c.set_output(0, dtype, c.input(0).dims);
   };
   KernelDef k;
   k.name = "portable/bit_cast";
+  k.takes_packed = true;
   k.in_place = {{0, 0}};
   k.create = [](const KernelQuery&) {
     return make_kernel([](const KernelContext& c) {

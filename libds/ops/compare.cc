@@ -179,16 +179,23 @@ void register_classify(OpRegistry& registry, const char* name, std::function<voi
   def.min_inputs = def.max_inputs = 1;
   def.stops_gradient = true;
   def.infer = [](InferContext& c) {
-    c.require_dtype(0, {DType::kF32, DType::kF64, DType::kF16, DType::kBF16});
+    if (!is_float(c.dtype(0)) && !is_float8(c.dtype(0)))
+      c.error("input 0 ('{}') has type {}, which this operator does not take", c.input(0).name, dtype_name(c.dtype(0)));
     c.set_output(0, DType::kBool, c.input(0).dims);
   };
   KernelDef k;
   k.name = "portable/classify";
+  k.takes_packed = true;
   k.create = [run = std::move(run)](const KernelQuery& q) {
     return make_kernel([run, node = q.node](const KernelContext& c) { run(node, c.input(0), c.output(0).mutable_data<bool>()); });
   };
   def.kernels = {k};
   registry.add(std::move(def));
+}
+
+// 16-bit floats included; 8-bit ones are widened first.
+Tensor computable(const Tensor& x) {
+  return is_float8(x.dtype()) ? Tensor::vector<double>(x.to_doubles()) : x;
 }
 
 template <typename F>
@@ -211,10 +218,12 @@ void register_compare_ops(OpRegistry& registry) {
   register_logic(registry, "Xor", Logic::kXor);
   register_not(registry);
   register_where(registry);
-  register_classify(registry, "IsNaN", [](const Node&, const Tensor& x, bool* out) {
+  register_classify(registry, "IsNaN", [](const Node&, const Tensor& given, bool* out) {
+    const Tensor x = computable(given);
     dispatch_any_float(x.dtype(), [&](auto tag) { kernels::is_nan(x.numel(), x.data<decltype(tag)>(), out); });
   });
-  register_classify(registry, "IsInf", [](const Node& n, const Tensor& x, bool* out) {
+  register_classify(registry, "IsInf", [](const Node& n, const Tensor& given, bool* out) {
+    const Tensor x = computable(given);
     const bool positive = n.attr_int("detect_positive", 1) != 0, negative = n.attr_int("detect_negative", 1) != 0;
     dispatch_any_float(x.dtype(), [&](auto tag) { kernels::is_inf(x.numel(), x.data<decltype(tag)>(), positive, negative, out); });
   });

@@ -24,6 +24,24 @@ TEST(OnnxValue, BytesThatAreNoTensor) {
   expect_error([] { parse_onnx_tensor(""); }, "element type is undefined");
 }
 
+TEST(OnnxValue, SequencesAndOptionals) {
+  const auto field = [](int number, const std::string& message) {
+    return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(message.size())} + message;
+  };
+  const std::string tensors = std::string("\x10\x01") + field(3, kOneTwo) + field(3, kOneTwo);  // elem_type: TENSOR
+  const Tensor sequence = parse_onnx_value(tensors, DType::kSequence);
+  ASSERT_EQ(sequence.items().size(), 2u);
+  EXPECT_TRUE(sequence.items()[1].equal_bits(Tensor::of<float>({2}, {1, 2})));
+  EXPECT_EQ(parse_onnx_value("", DType::kSequence).items().size(), 0u);
+  const Tensor optional = parse_onnx_value("\x10\x01" + field(3, kOneTwo), DType::kOptional);
+  ASSERT_EQ(optional.items().size(), 1u);
+  EXPECT_EQ(optional.items()[0].dtype(), DType::kF32);
+  EXPECT_EQ(parse_onnx_value("\x10\x01", DType::kOptional).items().size(), 0u);
+  EXPECT_EQ(parse_onnx_value("\x10\x03" + field(5, tensors), DType::kOptional).items()[0].items().size(), 2u);
+  expect_error([&] { parse_onnx_value("\x10\x04", DType::kSequence); }, "maps or sparse tensors", ExitCode::kUnsupported);
+  expect_error([&] { parse_onnx_value(field(3, "no"), DType::kOptional); }, "is not a serialized onnx.OptionalProto");
+}
+
 TEST(TestDataSet, ByTheOrderOfTheInterface) {
   Graph graph;
   Rewriter rewriter(graph);

@@ -3,8 +3,8 @@
 // All cases run in one worker process, so that a crash is the failure of one case: the parent then
 // starts a worker that goes on with the next one.
 //
-// What counts as equal. Data type and shape exactly; integers, bools, strings and types of 8 bits
-// and fewer exactly (bit patterns but for NaN); f64, f32 and f16 by ONNX's own rule
+// What counts as equal. Data type and shape exactly; integers, bools, strings and floats of 8 bits
+// and fewer exactly; sequences and optionals item by item; f64, f32 and f16 by ONNX's own rule
 // |got - want| <= atol + rtol * |want| with rtol 1e-3 (one unit in the last place of f16) and atol
 // 1e-7, or what the case's data.json says; bf16, as ONNX's runner does, with rtol 2^-6, two units in
 // its last place. NaN equals NaN, infinities are equal by sign.
@@ -92,6 +92,21 @@ bool near(double got, double want, const Tolerance& t) {
   return std::abs(got - want) <= t.atol + t.rtol * std::abs(want);
 }
 
+std::string difference(const ds::Tensor& got, const ds::Tensor& want, Tolerance t);
+
+// Sequences and optionals: item by item.
+std::string item_difference(const ds::Tensor& got, const ds::Tensor& want, const Tolerance& t) {
+  for (size_t i = 0; i < got.items().size(); ++i)
+    if (const std::string why = difference(got.items()[i], want.items()[i], t); !why.empty()) return fmt::format("item {} {}", i, why);
+  return {};
+}
+
+std::string string_difference(const ds::Tensor& got, const ds::Tensor& want) {
+  const auto a = got.strings(), b = want.strings();
+  const auto at = std::mismatch(a.begin(), a.end(), b.begin());
+  return fmt::format("has '{}' for '{}' at [{}]", *at.first, *at.second, at.first - a.begin());
+}
+
 // Why `got` is not what was expected; empty when it is.
 std::string difference(const ds::Tensor& got, const ds::Tensor& want, Tolerance t) {
   if (!got.defined()) return "is absent";
@@ -99,11 +114,15 @@ std::string difference(const ds::Tensor& got, const ds::Tensor& want, Tolerance 
     return fmt::format("is {}, expected {}", ds::dtype_name(got.dtype()), ds::dtype_name(want.dtype()));
   if (got.shape() != want.shape())
     return fmt::format("has shape {}, expected {}", ds::shape_string(got.shape()), ds::shape_string(want.shape()));
+  if (ds::is_container(got.dtype())) return item_difference(got, want, t);
   if (got.equal_bits(want)) return {};
+  if (got.dtype() == ds::DType::kString) return string_difference(got, want);
   if (!ds::is_float(got.dtype())) {
     const auto a = got.to_doubles(), b = want.to_doubles();
-    const auto wrong = std::inner_product(a.begin(), a.end(), b.begin(), int64_t{0}, std::plus<>(), std::not_equal_to<>());
-    const auto at = std::mismatch(a.begin(), a.end(), b.begin());
+    const auto differ = [](double x, double y) { return x != y && !(std::isnan(x) && std::isnan(y)); };
+    const auto wrong = std::inner_product(a.begin(), a.end(), b.begin(), int64_t{0}, std::plus<>(), differ);
+    if (wrong == 0 && ds::dtype_bits(got.dtype()) <= 8) return {};  // NaN of other bits, or a zero of the other sign
+    const auto at = std::mismatch(a.begin(), a.end(), b.begin(), [&](double x, double y) { return !differ(x, y); });
     if (at.first == a.end()) return "differs in bits beyond the 53 of a double";
     return fmt::format("differs in {} of {} elements, first [{}] {} for {}", wrong, a.size(), at.first - a.begin(), *at.first, *at.second);
   }
