@@ -23,6 +23,7 @@ void add(OpRegistry& registry, const char* name, int min_inputs, int max_inputs,
   def.max_inputs = max_inputs;
   def.infer = std::move(infer);
   def.lower = std::move(lower);
+  def.stops_gradient = true;  // what rounds has none, and says so where it is written out
   registry.add(std::move(def));
 }
 
@@ -318,6 +319,7 @@ void register_contrib_quant_ops(OpRegistry& registry) {
     OpDef def = *registry.find("", name);
     def.domain = "com.microsoft";
     def.kernels.clear();
+    def.stops_gradient = true;
     def.lower = ops::lower_as([](Lowering& l) { l.set(0, l.emit(l.node().op, l.node().inputs, l.node().attrs)); });
     registry.add(std::move(def));
   }

@@ -15,10 +15,11 @@ namespace {
 constexpr const char* kDomain = "com.microsoft";
 constexpr std::initializer_list<DType> kFloats = {DType::kF32, DType::kF16, DType::kBF16};
 
+// `what`: "b has", "the scales have".
 void check_numel(InferContext& c, size_t i, int64_t expected, const char* what) {
   if (!c.has_dims(i) || !all_known(c.dims(i))) return;
   const int64_t n = checked_numel(concrete(c.dims(i)));
-  if (n != expected) c.error("{} has {} values, expected {}", what, n, expected);
+  if (n != expected) c.error("{} {} values, expected {}", what, n, expected);
 }
 
 int64_t checked_bits(const Node& node, std::initializer_list<int64_t> allowed) {
@@ -55,11 +56,11 @@ void infer_matmul_nbits(InferContext& c) {  // a, b, scales, zero points?, g_idx
   c.require_dtype(3, {DType::kU8, c.dtype(0)});
   c.require_dtype(4, {DType::kI32});
   c.require_dtype(5, {c.dtype(0)});
-  check_numel(c, 1, w.columns * w.blocks() * w.block_bytes(), "b");
-  check_numel(c, 2, w.columns * w.blocks(), "the scales");
-  if (c.has_input(3)) check_numel(c, 3, c.dtype(3) == DType::kU8 ? w.columns * w.zero_bytes() : w.columns * w.blocks(), "the zero points");
-  check_numel(c, 4, c.has_dims(4) && c.dims(4) == Dims{Dim(w.blocks() * w.block)} ? w.blocks() * w.block : w.depth, "g_idx");
-  check_numel(c, 5, w.columns, "bias");
+  check_numel(c, 1, w.columns * w.blocks() * w.block_bytes(), "b has");
+  check_numel(c, 2, w.columns * w.blocks(), "the scales have");
+  if (c.has_input(3)) check_numel(c, 3, c.dtype(3) == DType::kU8 ? w.columns * w.zero_bytes() : w.columns * w.blocks(), "the zero points have");
+  check_numel(c, 4, c.has_dims(4) && c.dims(4) == Dims{Dim(w.blocks() * w.block)} ? w.blocks() * w.block : w.depth, "g_idx has");
+  check_numel(c, 5, w.columns, "bias has");
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
   Dims y = c.dims(0);
   if (y.empty()) c.error("a scalar has no rows");
@@ -141,8 +142,8 @@ void infer_gather(InferContext& c) {  // data, indices, scales, zero points?
   if (ops::normalize_axis(c.node().attr_int("gather_axis", 0), rank) != 0 || ops::normalize_axis(c.node().attr_int("quantize_axis", 1), rank) != rank - 1)
     fail(ExitCode::kUnsupported, "only gathering along the first axis of blocks along the last is supported");
   const GatherShape s = gather_shape(c.node(), c.dtype(0), data);
-  check_numel(c, 2, s.rows * s.inner * s.blocks, "the scales");
-  if (c.has_input(3)) check_numel(c, 3, s.rows * s.inner * (c.dtype(0) == DType::kU8 && s.stored == DType::kU4 ? (s.blocks + 1) / 2 : s.blocks), "the zero points");
+  check_numel(c, 2, s.rows * s.inner * s.blocks, "the scales have");
+  if (c.has_input(3)) check_numel(c, 3, s.rows * s.inner * (c.dtype(0) == DType::kU8 && s.stored == DType::kU4 ? (s.blocks + 1) / 2 : s.blocks), "the zero points have");
   Dims y = c.dims(1);
   for (int64_t i = 1; i + 1 < rank; ++i) y.push_back(Dim(data[static_cast<size_t>(i)]));
   y.push_back(Dim(s.depth));
