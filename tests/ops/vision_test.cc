@@ -55,6 +55,8 @@ const bool added = add_cases({
 
 const bool moved_added = add_cases({
     {"DeformConv", {random_tensor({2, 4, 6, 5}, 1), random_tensor({6, 4, 2, 3}, 2), random_tensor({2, 12, 5, 3}, 3, -1.3, 1.3)}},
+    {"DeformColumns", {random_tensor({2, 4, 6, 5}, 1), random_tensor({2, 12, 5, 3}, 3, -1.3, 1.3)},
+     {{"kernel_shape", Ints{2, 3}}, {"strides", Ints{1, 1}}, {"dilations", Ints{1, 1}}, {"pads", Ints{0, 0, 0, 0}}, {"offset_group", int64_t{1}}}},
     {"DeformConv",
      {random_tensor({2, 4, 6, 5}, 1), random_tensor({6, 2, 3, 2}, 2), random_tensor({2, 24, 4, 4}, 3, -1.3, 1.3), random_tensor({6}, 4),
       random_tensor({2, 12, 4, 4}, 5, 0, 1)},
