@@ -58,7 +58,8 @@ Taps<T> taps_at(const GridSample& s, int64_t n, T coordinate) {
   v = std::clamp(v, T(-1e9), T(1e9));
   const T low = s.align_corners ? T(0) : T(-0.5), high = s.align_corners ? size - 1 : size - T(0.5);
   if (s.mode == GridMode::kNearest) v = std::nearbyint(v);
-  if (s.padding == GridPadding::kBorder && (v < low || v > high)) {
+  // The four elements of a cubic are clamped one by one (taps below), as PyTorch and onnxruntime do: the curve goes on outside.
+  if (s.padding == GridPadding::kBorder && s.mode != GridMode::kCubic && (v < low || v > high)) {
     v = std::clamp(v, T(0), size - 1);
     slope = 0;
   } else if (s.padding == GridPadding::kReflection) {

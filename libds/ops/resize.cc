@@ -49,7 +49,8 @@ Resize resize_of(const Node& n, size_t rank) {
   if (!one_of(r.transform, {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"}))
     bad_data("coordinate_transformation_mode '{}' is unknown", r.transform);
   if (!one_of(r.nearest, {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"})) bad_data("nearest_mode '{}' is unknown", r.nearest);
-  r.antialias = n.attr_int("antialias", 0) != 0 && r.mode != "nearest";
+  r.antialias = n.attr_int("antialias", 0) != 0;
+  if (r.antialias && r.mode == "nearest") bad_data("antialias needs a filter: mode linear or cubic");
   return r;
 }
 

@@ -84,6 +84,7 @@ TEST(Resize, RefusesWhatItCannotDo) {
   EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 2})}}).find("2 scales"), Text::npos);
   EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 0, 1})}}).find("not positive"), Text::npos);
   EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 2, 2})}, .attrs = {{"mode", Text("lanczos")}}}).find("lanczos"), Text::npos);
+  EXPECT_NE(error({.op = "Resize", .inputs = {x, {}, scales({1, 1, 2, 2})}, .attrs = {{"antialias", int64_t{1}}}}).find("antialias"), Text::npos);
 }
 
 }  // namespace

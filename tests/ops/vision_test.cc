@@ -68,6 +68,12 @@ const bool moved_added = add_cases({
      {{"kernel_shape", Ints{2, 2}}, {"strides", Ints{2, 2}}}, 1, {}, 1e-5, "larger"},
 });
 
+// A value of onnxruntime: 0.45 behind the last element, the cubic still weighs the one before it.
+TEST(Vision, CubicBorderClampsElementsNotTheCoordinate) {
+  const OpCase c{"GridSample", {Tensor::of<double>({1, 1, 1, 4}, {1, 2, 4, 8}), Tensor::of<double>({1, 1, 1, 2}, {1.3, 0})}, grid_attrs("cubic", "border", 1)};
+  EXPECT_NEAR(run_op(c).at(0).to_doubles()[0], 8.408375, 1e-6);
+}
+
 // A window without offsets is that of Conv.
 TEST(Vision, DeformConvWithoutOffsetsIsConv) {
   const Tensor x = random_tensor({1, 2, 5, 6}, 1), w = random_tensor({3, 2, 3, 3}, 2), zeros = random_tensor({1, 18, 5, 6}, 3, 0, 0);
