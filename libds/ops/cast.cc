@@ -1,4 +1,4 @@
-// Cast, CastLike, BitCast and Identity.
+// Cast, CastLike and Identity.
 #include "kernels/cast.h"
 
 #include <algorithm>
@@ -248,37 +248,6 @@ void grad_cast(GradContext& g) {
   g.set_d_input(0, g.emit("Cast", {g.d_output(0)}, {{"to", back}}));
 }
 
-// The same bits under another type of the same width.
-void register_bit_cast(OpRegistry& registry) {
-  OpDef def;
-  def.name = "BitCast";
-  def.min_inputs = def.max_inputs = 1;
-  def.stops_gradient = true;
-  def.infer = [](InferContext& c) {
-    const int64_t to = c.node().attr_int("to", 0);
-    if (to < 0 || to > INT32_MAX || !dtype_known(static_cast<int32_t>(to))) c.error("target type {} is not known", to);
-    const auto target = static_cast<DType>(to);
-    if (is_object(c.dtype(0)) || is_object(target) || dtype_bits(c.dtype(0)) != dtype_bits(target))
-      c.error("{} and {} are not of the same width", dtype_name(c.dtype(0)), dtype_name(target));
-    c.set_output(0, target, c.input(0).dims);
-  };
-  KernelDef k;
-  k.name = "portable/bit_cast";
-  k.takes_packed = true;
-  k.create = [](const KernelQuery&) {
-    return make_kernel([](const KernelContext& c) {
-      const auto* from = static_cast<const uint8_t*>(c.input(0).raw());
-      auto* to = static_cast<uint8_t*>(c.output(0).mutable_raw());
-      const size_t bytes = c.output(0).bytes();
-      const bool truth = c.output(0).dtype() == DType::kBool;  // which has two values only
-      for (size_t i = 0; truth && i < bytes; ++i) to[i] = from[i] != 0;
-      if (!truth && bytes > 0) std::memcpy(to, from, bytes);
-    });
-  };
-  def.kernels = {k};
-  registry.add(std::move(def));
-}
-
 void register_cast(OpRegistry& registry) {
   OpDef def;
   def.name = "Cast";
@@ -328,7 +297,6 @@ void register_identity(OpRegistry& registry) {
 
 void register_cast_ops(OpRegistry& registry) {
   register_cast(registry);
-  register_bit_cast(registry);
   register_identity(registry);
 }
 
