@@ -196,7 +196,9 @@ class GraphWriter {
     const size_t inputs = is_body ? *body_inputs_ : graph_.inputs().size();
     for (size_t i = 0; i < inputs; ++i) write_value(graph_.inputs()[i], *out.add_input());
     for (ValueId id : graph_.outputs()) write_output(id, inputs, out);
-    for (size_t i = 0; i < graph_.value_capacity(); ++i) write_declared(static_cast<ValueId>(i), out);
+    for (NodeId id : graph_.order())
+      for (ValueId made : graph_.node(id).outputs)
+        if (made != kNone) write_declared(made, out);
   }
 
   // What a body hands through from outside needs a node of its own.

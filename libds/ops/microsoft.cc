@@ -224,6 +224,8 @@ void infer_embed(InferContext& c) {
     c.require_dtype(i, {DType::kI32, DType::kI64});
     c.require_rank(i, 2);
   }
+  for (size_t i : {kWords, kPositions, kGamma, kBeta})
+    if (!c.has_input(i)) c.error("input {} is left out, but required", i);
   c.require_dtype(kWords, ops::kFloats);
   for (size_t i : {kWords, kPositions, kSegments}) c.require_rank(i, 2);
   if (c.has_input(kSegmentIds) != c.has_input(kSegments)) c.error("segment_ids and segment_embedding go together");
@@ -276,7 +278,7 @@ void register_microsoft_ops(OpRegistry& registry) {
   add_microsoft(registry, "FusedConv", {2, 4}, 1, [](InferContext& c) { infer_like(c, "Conv"); }, lower_as(lower_fused_conv));
   add_microsoft(registry, "SkipLayerNormalization", {3, 5}, 4, infer_skip, lower_as(lower_skip_layer));
   add_microsoft(registry, "SkipSimplifiedLayerNormalization", {3, 4}, 4, infer_skip, lower_skip_simplified);
-  add_microsoft(registry, "EmbedLayerNormalization", {7, 9}, 3, infer_embed, lower_as(lower_embed));
+  add_microsoft(registry, "EmbedLayerNormalization", {1, 9}, 3, infer_embed, lower_as(lower_embed));
   OpDef simplified;  // onnxruntime writes it into ONNX's own domain
   simplified.name = "SimplifiedLayerNormalization";
   simplified.min_inputs = simplified.max_inputs = 2;

@@ -259,12 +259,14 @@ void infer_group_query(InferContext& c) {
   for (const char* attr : {"smooth_softmax", "kv_cache_bit_width", "qk_output", "sliding_window_cache"})
     if (n.attr_int(attr, 0) > 0) unsupported(attr);
   if (n.output(3) != kNone) unsupported("output 3 (qk)");
-  for (size_t i : {kLastKey, kTotal}) c.require_dtype(i, {DType::kI32});
+  for (size_t i : {kLastKey, kTotal}) {
+    if (!c.has_input(i)) c.error("input {} is left out, but required", i);
+    c.require_dtype(i, {DType::kI32});
+  }
   c.require_dtype(kPositionIds, {DType::kI64});
   c.require_rank(kGroupQuery, 3);
-  for (size_t i : {kCacheKey, kCacheValue}) c.require_rank(i, 4);
   if (c.has_input(kGroupKey) != c.has_input(kGroupValue)) c.error("key and value go together");
-  if (c.has_input(kCacheKey) != c.has_input(kCacheValue)) c.error("past_key and past_value go together");
+  if (c.has_input(kCacheKey) || c.has_input(kCacheValue)) unsupported("past_key and past_value");
   if (n.attr_int("do_rotary", 0) != 0 && (!c.has_input(kCos) || !c.has_input(kSin))) c.error("do_rotary needs cos_cache and sin_cache");
   const int64_t H = head_count(n), G = head_count(n, "kv_num_heads");
   if (H % G != 0) c.error("{} query heads do not divide into {} groups", H, G);
@@ -273,17 +275,10 @@ void infer_group_query(InferContext& c) {
   const Dims q = c.dims(kGroupQuery);
   const Dim D = over(c, q[2], c.has_input(kGroupKey) ? H : H + 2 * G);
   c.set_output(0, c.dtype(kGroupQuery), Dims{q[0], q[1], times(c, D, H)});
-  Dim length = q[1];  // without a cache
-  if (c.has_input(kCacheKey)) {
-    const auto total = c.concrete_ints(kTotal);
-    const bool known = total && total->size() == 1 && c.has_dims(kCacheKey) && c.dims(kCacheKey)[2].known();
-    length = known ? Dim(std::max(c.dims(kCacheKey)[2].raw, (*total)[0])) : c.fresh_dim();
-  }
-  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), length, D});
+  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), q[1], D});
 }
 
-// Each sample has len = seqlens_k + 1 keys; its new ones are the last, from `start` on, in a cache that holds
-// max(its size, total_sequence_length) of them. A prompt (nothing before it) starts at 0.
+// A prompt: nothing is cached yet. Each sample has len = seqlens_k + 1 keys, the rest is padding behind them.
 bool lower_group_query(Rewriter& rw, NodeId id) {
   Lowering l(rw, id);
   const Node& n = l.node();
@@ -311,15 +306,8 @@ bool lower_group_query(Rewriter& rw, NodeId id) {
     q = rotated(q, H);
     k = rotated(k, G);
   }
-  const auto cached = [&](ValueId x, size_t past) {
-    x = heads(l, x, G);
-    if (!l.has(past)) return x;
-    const ValueId missing = l.emit("Max", {l.emit("Sub", {total, size_of(l, l.in(past), 2)}), l.ints({0})});
-    const ValueId pads = l.emit("Concat", {l.ints({0}), missing}, {{"axis", int64_t{0}}});
-    return l.emit("TensorScatter", {l.emit("Pad", {l.in(past), pads, kNone, l.ints({2})}), x, start}, {{"axis", int64_t{2}}});
-  };
-  k = cached(k, kCacheKey);
-  v = cached(v, kCacheValue);
+  k = heads(l, k, G);
+  v = heads(l, v, G);
   const ValueId key = count_to(l, size_of(l, k, 2)), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]
   ValueId mask = l.emit("Less", {key, unsqueezed(len, {1, 2, 3})});
   if (n.attr_int("causal", 1) != 0) mask = l.emit("And", {mask, l.emit("LessOrEqual", {key, query})});
@@ -374,7 +362,7 @@ bool lower_rotary(Rewriter& rw, NodeId id) {
 void register_microsoft_attention(OpRegistry& registry) {
   add_microsoft(registry, "Attention", {2, 7}, 2, infer_attention, lower_attention);
   add_microsoft(registry, "MultiHeadAttention", {1, 10}, 4, infer_multi_head, lower_multi_head);
-  add_microsoft(registry, "GroupQueryAttention", {7, 17}, 4, infer_group_query, lower_group_query);
+  add_microsoft(registry, "GroupQueryAttention", {1, 17}, 4, infer_group_query, lower_group_query);
   add_microsoft(registry, "RotaryEmbedding", {4, 4}, 1, infer_rotary, lower_rotary);
 }
 

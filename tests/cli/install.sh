@@ -22,6 +22,6 @@ if [ -x "$DS_BIN/ds-bench" ]; then
   [[ $out == "ds-bench "* ]] || complain "the installed ds starts: $out"
 fi
 # Nothing else: no test programs, no stray folders.
-(cd "$prefix" && find . -type f | grep -vE '^\./(bin/ds(-[a-z]+)?|share/(man/man[17]/ds[a-z-]*\.[17]|bash-completion/completions/ds[a-z-]*|zsh/vendor-completions/_ds[a-z-]*|fish/vendor_completions\.d/ds[a-z-]*\.fish|doc/ds/[A-Za-z.]+))$') > "$work/stray" &&
+(cd "$prefix" && find . -type f | grep -vE '^\./(bin/ds(-[a-z]+)?|share/(man/man[17]/ds[a-z-]*\.[17]|bash-completion/completions/ds[a-z-]*|zsh/vendor-completions/_ds[a-z-]*|fish/vendor_completions\.d/ds[a-z-]*\.fish|doc/ds/[A-Za-z.-]+))$') > "$work/stray" &&
   complain "unexpected files: $(cat "$work/stray")"
 finish

@@ -35,6 +35,7 @@ const bool added = add_cases({
     {"LayerNormalization", {random_tensor({3, 19}, 1), random_tensor({19}, 2), random_tensor({19}, 3)}, {}, 3, {-1}, 1e-5, "with_statistics"},
     {"LayerNormalizationGrad", {random_tensor({37, 19}, 1), random_tensor({19}, 2), random_tensor({37, 19}, 3)}, {}, 3},
     {"RMSNormalization", {random_tensor({3, 19}, 1), random_tensor({19}, 2)}},
+    {"SimplifiedLayerNormalization", {random_tensor({3, 19}, 1), random_tensor({19}, 2)}},
     {"RMSNormalizationGrad", {random_tensor({37, 19}, 1), random_tensor({19}, 2), random_tensor({37, 19}, 3)}, {}, 2},
     {"InstanceNormalization", {random_tensor({2, 3, 5, 3}, 1), per_channel(3, 2), per_channel(3, 3)}},
     {"GroupNormalization", {random_tensor({2, 6, 5}, 1), per_channel(6, 2), per_channel(6, 3)}, {{"num_groups", int64_t{3}}}},

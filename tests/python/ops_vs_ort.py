@@ -296,13 +296,6 @@ def microsoft_cases(rng):
     yield case("GroupQueryAttention", [*new, None, None, *whole], heads, 3)
     yield case("GroupQueryAttention", [normal(B, L, width + 2 * G * D), None, None, None, None, *whole, cos, sin], {**heads, "do_rotary": 1}, 3)
     yield case("GroupQueryAttention", [*new, None, None, *whole], {**heads, "local_window_size": 2, "softcap": 1.5})
-    for room in (6, 9):  # a cache that grows, and one with room
-        past = [normal(B, G, room, D), normal(B, G, room, D)]
-        before = lengths(1, 6, B)
-        before[0] = 6
-        one = [a[:, :1] for a in new]
-        yield case("GroupQueryAttention", [*one, *past, before, scalar(7), cos, sin], {**heads, "do_rotary": 1, "rotary_interleaved": 1, "scale": 0.4})
-        yield case("GroupQueryAttention", [*one, *past, before, scalar(7)], {**heads, "local_window_size": 3})
     for interleaved in (0, 1):
         at = rng.integers(0, 32, (B, L)).astype(I64)
         yield case("RotaryEmbedding", [normal(B, L, width), at, cos, sin], {"interleaved": interleaved})

@@ -121,8 +121,7 @@ BIN = pathlib.Path("build/release/bin")
 
 # Operators, and types, that ds may not run yet. A model with one of them may be refused by name; one that
 # loads is checked like all others.
-LACKING = {"FusedConv", "FusedGemm", "FusedMatMul", "FastGelu", "Gelu (com.microsoft)", "BiasGelu", "EmbedLayerNormalization",
-           "SkipLayerNormalization"}
+LACKING = set()
 
 
 def real_files():
