@@ -51,8 +51,9 @@ void add_verify(Command& bench) {
   ds::VerifyOptions& o = args->verify;
   Command& c = bench.subcommand(
       "verify", "compare what a model returns with a reference",
-      "Runs MODEL and compares what it returns with a reference: another model run on the same inputs, or an .npz file of "
-      "expected outputs made by any runtime. An element passes when |got - expected| <= atol + rtol * |expected|. Prints the "
+      "Runs MODEL and compares what it returns with a reference: another model run on the same inputs, an .npz file of "
+      "expected outputs made by any runtime, or a folder in the layout of ONNX's own tests (test_data_set_0 with input_0.pb and "
+      "output_0.pb, or the folder above such ones), which brings its own inputs. An element passes when |got - expected| <= atol + rtol * |expected|. Prints the "
       "largest absolute and relative error and the cosine of each output.\n\n"
       "Inputs are those of --input or --data; otherwise random numbers, the same for equal seeds, in the shapes of --shape. "
       "Giving a name again makes another round: --shape batch:1 --shape batch:4 compares twice.\n\n"
@@ -60,9 +61,9 @@ void add_verify(Command& bench) {
       "compared where both have them, by name or else by their place in the graph. When the two files agree node by node, "
       "or when there is no reference model, MODEL is compared with itself: optimized as usual against node by node on the "
       "portable kernels. Inside, the relative tolerance is of the element or of the tensor's root mean square, whichever is "
-      "more, and 8-bit integers may differ by one step.");
+      "more, and integers of 8 bits and less may differ by one step.");
   c.positional("MODEL", &o.model, "model to run, - for standard input").file();
-  c.option("--reference,-r", &o.reference, "FILE", "a model, or an .npz file of expected outputs keyed by name; - for such a file on standard input").file();
+  c.option("--reference,-r", &o.reference, "PATH", "a model, an .npz file of expected outputs keyed by name (- for standard input), or a folder").file();
   c.option("--input,-i", &o.input, "NPZ", "inputs, keyed by name; - for standard input").file();
   c.option("--data", &o.data, "DATA", "data set to take samples from: x.npz, images,labels (npy or IDX, .gz or not), table.csv").file();
   c.option("--batch", &o.batch, "N", "samples to take from --data").range(1, 1 << 24);

@@ -27,6 +27,14 @@ expect_status 0 "$bench" verify 8.onnx --bisect --data "$images" --batch 4 --ato
 "$bench" verify 1.onnx --reference 2.onnx --bisect --json > b.json
 cmp a.json b.json || complain "verify gives other bytes the second time"
 
+# ONNX's own layout, here of ReLU on [-1, 2]: one set, and the folder above it.
+if [ -d /usr/share/libonnx-testdata ]; then
+  case=$(find /usr/share/libonnx-testdata -type d -name test_relu | head -n 1)
+  expect_status 0 "$bench" verify "$case/model.onnx" --reference "$case/test_data_set_0"
+  expect_status 0 "$bench" verify "$case/model.onnx" --reference "$case"
+  expect_error 64 "brings its own inputs" "$bench" verify "$case/model.onnx" --reference "$case" --shape x:1
+fi
+
 expect_error 64 "--reference is missing" "$bench" verify 1.onnx
 expect_error 64 "exclude each other" "$bench" verify 1.onnx --reference 2.onnx --data "$images" --shape batch:2
 expect_error 66 "absent.onnx" "$bench" verify 1.onnx --reference absent.onnx

@@ -58,6 +58,29 @@ TEST(Verify, ShapesMustAgree) {
   EXPECT_NE(verify_text(report).find("FAILED"), std::string::npos);
 }
 
+TEST(Verify, TypesMustAgreeUnlessBothAreFloats) {
+  EXPECT_TRUE(compare_output("y", floats({1, 2}), floats({1, 2}).cast(DType::kF16), {}).ok());
+  EXPECT_FALSE(compare_output("y", floats({1, 2}), floats({1, 2}).cast(DType::kI32), {}).ok());
+}
+
+TEST(Verify, StringsAndSequences) {
+  const Tensor a = Tensor::of_strings({2}, {"x", "y"}), b = Tensor::of_strings({2}, {"x", "z"});
+  EXPECT_TRUE(compare_output("s", a, a, {}).ok());
+  const OutputDifference d = compare_output("s", a, b, {});
+  EXPECT_EQ(d.mismatches, 1);
+  EXPECT_EQ(d.worst, 1);
+  EXPECT_EQ(d.got_text, "y");
+  EXPECT_EQ(d.expected_text, "z");
+  const Tensor two = Tensor::sequence({floats({1, 2}), floats({3})}), other = Tensor::sequence({floats({1, 2}), floats({4})});
+  EXPECT_TRUE(compare_output("q", two, two, {}).ok());
+  const OutputDifference e = compare_output("q", two, other, {});
+  EXPECT_EQ(e.elements, 3);
+  EXPECT_EQ(e.mismatches, 1);
+  EXPECT_EQ(e.worst, 2);
+  EXPECT_NE(compare_output("q", two, Tensor::sequence({floats({1})}), {}).problem.find("2 items"), std::string::npos);
+  EXPECT_NE(compare_output("q", two, Tensor::sequence({floats({1}), floats({3})}), {}).problem.find("item 0 has shape"), std::string::npos);
+}
+
 TEST(Verify, EmptyAndZeroOutputsPass) {
   EXPECT_TRUE(compare({}, {}).ok());
   EXPECT_DOUBLE_EQ(compare({0, 0}, {0, 0}).cosine, 1);

@@ -32,7 +32,7 @@ std::vector<Tensor> run_to(const BisectSide& side, const std::vector<ValueId>& v
 // Bytes of a value of a specialised graph; `otherwise` where its shape is not known before it is computed.
 size_t bytes_of(const Value& v, size_t otherwise) {
   if (!v.dims || !all_known(*v.dims)) return otherwise;
-  return TensorDesc{v.dtype, concrete(*v.dims), Layout::kPlain}.bytes();
+  return Tensor::packed_bytes(v.dtype, checked_numel(concrete(*v.dims)));
 }
 
 class Bisector {
@@ -75,7 +75,7 @@ class Bisector {
     Tolerance tolerance = options_.tolerance;
     const DType dtype = value(id).dtype;
     if (!got_.graph->is_output(id)) {
-      if (dtype == DType::kI8 || dtype == DType::kU8) tolerance.atol = std::max(tolerance.atol, 1.0);
+      if (dtype == DType::kI8 || dtype == DType::kU8 || is_packed(dtype)) tolerance.atol = std::max(tolerance.atol, 1.0);
       else if (is_float(dtype)) tolerance.atol = std::max(tolerance.atol, tolerance.rtol * root_mean_square(expected));
     }
     return compare_output(value(id).name, got, expected, tolerance);
@@ -143,8 +143,7 @@ class Bisector {
 
   std::optional<OutputDifference> run_alone(const ValuePair& pair, const Tensor& expected) const {
     const Node& node = got_.graph->node(value(pair.got).producer);
-    for (const auto& [key, attribute] : node.attrs)
-      if (std::holds_alternative<std::shared_ptr<const Graph>>(attribute)) return std::nullopt;  // its body reads other values
+    if (node.has_bodies()) return std::nullopt;
     std::vector<Tensor> inputs(node.inputs.size());
     std::vector<ValueId> wanted;
     std::vector<size_t> places;

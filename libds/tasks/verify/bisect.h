@@ -26,7 +26,7 @@ struct BisectSide {
 
 // Outputs of the graph are held to the tolerance as it is. Inside, small elements of a large tensor are what is left
 // when large ones cancel, so that the relative tolerance is of the element or of the tensor's root mean square,
-// whichever is more; and 8-bit integers may differ by one step, as a value next to a half is rounded either way.
+// whichever is more; and integers of 8 bits and less may differ by one step, as a value next to a half is rounded either way.
 struct BisectOptions {
   Tolerance tolerance;
   size_t memory = size_t{256} << 20;  // bytes of values kept at a time, both sides together

@@ -9,24 +9,40 @@ namespace {
 // Elements converted at a time: comparing two tensors needs no copies of their size.
 constexpr int64_t kBlock = 4096;
 
-// Elements [begin, begin + count) as doubles.
-void read_block(const Tensor& t, int64_t begin, int64_t count, double* out) {
-  dispatch_dtype(t.dtype(), [&](auto tag) {
-    using T = decltype(tag);
-    const T* from = t.data<T>() + begin;
-    for (int64_t i = 0; i < count; ++i) {
-      if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>) out[i] = static_cast<double>(static_cast<float>(from[i]));
-      else out[i] = static_cast<double>(from[i]);
-    }
-  });
-}
+// The elements of a tensor of numbers as doubles.
+class Reader {
+ public:
+  explicit Reader(const Tensor& t) : tensor_(t) {
+    if (!dispatch_dtype(t.dtype(), [](auto) {})) all_ = t.to_doubles();  // types for storage only
+  }
 
-std::string type_problem(const Tensor& got, const Tensor& expected) {
+  void read(int64_t begin, int64_t count, double* out) const {
+    if (!all_.empty()) {
+      std::copy_n(all_.begin() + begin, count, out);
+      return;
+    }
+    dispatch_dtype(tensor_.dtype(), [&](auto tag) {
+      using T = decltype(tag);
+      const T* from = tensor_.data<T>() + begin;
+      for (int64_t i = 0; i < count; ++i) {
+        if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>) out[i] = static_cast<double>(static_cast<float>(from[i]));
+        else out[i] = static_cast<double>(from[i]);
+      }
+    });
+  }
+
+ private:
+  const Tensor& tensor_;
+  std::vector<double> all_;
+};
+
+std::string problem_of(const Tensor& got, const Tensor& expected) {
+  if (!got.defined() || !expected.defined()) return got.defined() == expected.defined() ? "" : "is there in one of the two only";
   if (got.dtype() != expected.dtype() && !(is_float(got.dtype()) && is_float(expected.dtype())))
     return fmt::format("has type {}, the reference {}", dtype_name(got.dtype()), dtype_name(expected.dtype()));
   if (got.shape() != expected.shape())
-    return fmt::format("has shape {}, the reference {}", shape_string(got.shape()), shape_string(expected.shape()));
-  if (!dispatch_dtype(got.dtype(), [](auto) {})) return fmt::format("has type {}, which cannot be compared", dtype_name(got.dtype()));
+    return is_container(got.dtype()) ? fmt::format("holds {} items, the reference {}", got.numel(), expected.numel())
+                                     : fmt::format("has shape {}, the reference {}", shape_string(got.shape()), shape_string(expected.shape()));
   return {};
 }
 
@@ -60,35 +76,70 @@ struct Totals {
 
 }  // namespace
 
+namespace {
+
+void add_numbers(OutputDifference& d, Totals& totals, const Tensor& got, const Tensor& expected, Tolerance tolerance) {
+  const Reader mine(got), theirs(expected);
+  std::vector<double> a(static_cast<size_t>(std::min(kBlock, got.numel()))), b(a.size());
+  for (int64_t begin = 0; begin < got.numel(); begin += kBlock) {
+    const int64_t count = std::min(kBlock, got.numel() - begin);
+    mine.read(begin, count, a.data());
+    theirs.read(begin, count, b.data());
+    for (int64_t i = 0; i < count; ++i)
+      totals.add(d, d.elements + begin + i, a[static_cast<size_t>(i)], b[static_cast<size_t>(i)], tolerance);
+  }
+}
+
+void add_strings(OutputDifference& d, const Tensor& got, const Tensor& expected) {
+  for (int64_t i = 0; i < got.numel(); ++i) {
+    const std::string &a = got.strings()[static_cast<size_t>(i)], &b = expected.strings()[static_cast<size_t>(i)];
+    if (a == b) continue;
+    if (d.mismatches++ > 0) continue;
+    d.worst = d.elements + i;
+    d.got_text = a;
+    d.expected_text = b;
+  }
+}
+
+void add_difference(OutputDifference& d, Totals& totals, const Tensor& got, const Tensor& expected, Tolerance tolerance, const std::string& where) {
+  const std::string problem = problem_of(got, expected);
+  if (!problem.empty()) {
+    if (d.problem.empty()) d.problem = where + problem;
+    return;
+  }
+  if (!got.defined()) return;
+  if (is_container(got.dtype())) {
+    for (size_t i = 0; i < got.items().size(); ++i)
+      add_difference(d, totals, got.items()[i], expected.items()[i], tolerance, fmt::format("{}item {} ", where, i));
+    return;
+  }
+  if (got.dtype() == DType::kString) add_strings(d, got, expected);
+  else add_numbers(d, totals, got, expected, tolerance);
+  d.elements += got.numel();
+}
+
+}  // namespace
+
 OutputDifference compare_output(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance) {
   OutputDifference d;
   d.name = name;
   d.shape = got.shape();
-  d.elements = got.numel();
-  d.problem = type_problem(got, expected);
-  if (!d.problem.empty()) return d;
   Totals totals;
-  std::vector<double> a(static_cast<size_t>(std::min(kBlock, d.elements))), b(a.size());
-  for (int64_t begin = 0; begin < d.elements; begin += kBlock) {
-    const int64_t count = std::min(kBlock, d.elements - begin);
-    read_block(got, begin, count, a.data());
-    read_block(expected, begin, count, b.data());
-    for (int64_t i = 0; i < count; ++i)
-      totals.add(d, begin + i, a[static_cast<size_t>(i)], b[static_cast<size_t>(i)], tolerance);
-  }
+  add_difference(d, totals, got, expected, tolerance, "");
   if (totals.aa > 0 || totals.bb > 0)
     d.cosine = totals.aa > 0 && totals.bb > 0 ? totals.dot / std::sqrt(totals.aa) / std::sqrt(totals.bb) : 0;
   return d;
 }
 
 double root_mean_square(const Tensor& tensor) {
-  if (!dispatch_dtype(tensor.dtype(), [](auto) {})) return 0;
+  if (is_object(tensor.dtype())) return 0;
+  const Reader reader(tensor);
   std::vector<double> block(static_cast<size_t>(std::min(kBlock, tensor.numel())));
   double sum = 0;
   int64_t finite = 0;
   for (int64_t begin = 0; begin < tensor.numel(); begin += kBlock) {
     const int64_t count = std::min(kBlock, tensor.numel() - begin);
-    read_block(tensor, begin, count, block.data());
+    reader.read(begin, count, block.data());
     for (int64_t i = 0; i < count; ++i) {
       const double x = block[static_cast<size_t>(i)];
       if (!std::isfinite(x)) continue;

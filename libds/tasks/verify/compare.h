@@ -21,7 +21,8 @@ struct OutputDifference {
   int64_t elements = 0;
   int64_t mismatches = 0;    // elements with |got - expected| > atol + rtol * |expected|
   int64_t worst = 0;         // flat index of the largest violation, when there are mismatches
-  double got = 0, expected = 0;  // there
+  double got = 0, expected = 0;  // there, of numbers
+  std::string got_text, expected_text;  // there, of strings
   double max_abs = 0;        // over elements finite in both
   double max_rel = 0;        // |got - expected| / |expected|, over expected != 0
   double cosine = 1;         // of the flattened outputs; 1 when both are zero
@@ -29,7 +30,8 @@ struct OutputDifference {
 };
 
 // NaN equals NaN, infinities equal themselves; anything else compared with either is a mismatch.
-// Floats of different widths are comparable, other types only with themselves.
+// Floats of different widths are comparable, other types only with themselves. Strings are equal or not; sequences
+// and optionals are compared item by item, all elements counted together.
 OutputDifference compare_output(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance);
 
 // Root mean square of the finite elements; 0 when there are none, or they are no numbers.

@@ -5,6 +5,7 @@
 
 #include "libds/base/file.h"
 #include "libds/data/dataset.h"
+#include "libds/data/test_data_set.h"
 #include "libds/ir/onnx_import.h"
 #include "libds/passes/pipeline.h"
 #include "libds/run/input_shapes.h"
@@ -14,10 +15,10 @@
 namespace ds {
 namespace {
 
-// Inputs of one round, in the model's order.
-struct RoundInputs {
-  std::string source;
-  std::vector<Tensor> inputs;
+struct Round {
+  std::string source;          // of the inputs
+  std::vector<Tensor> inputs;  // in the model's order
+  NamedTensors expected;       // when the source brings them
 };
 
 // `tensor` in the type another model wants for it.
@@ -70,21 +71,25 @@ class Verifier {
     model_ = load_model(options_.model);
     session_ = std::make_unique<Session>(model_, options_.session);
     open_reference();
-    for (const RoundInputs& round : rounds()) {
-      VerifyRound r;
-      r.source = round.source;
-      for (size_t i = 0; i < round.inputs.size(); ++i)
-        r.inputs.emplace_back(model_->value(model_->inputs()[i]).name, round.inputs[i].shape());
-      compare_round(round, r);
-      const bool differs = !all_ok(r.outputs);
-      report_.rounds.push_back(std::move(r));
-      const bool found = !report_.bisections.empty() && report_.bisections.back().first;
-      if (options_.bisect && !found && (differs || options_.reference.empty())) find_divergence(round);
-    }
+    for (const std::string& folder : folders_) run_round(from_folder(folder));
+    if (folders_.empty())
+      for (const Round& round : rounds()) run_round(round);
     return std::move(report_);
   }
 
  private:
+  void run_round(const Round& round) {
+    VerifyRound r;
+    r.source = round.source;
+    for (size_t i = 0; i < round.inputs.size(); ++i)
+      r.inputs.emplace_back(model_->value(model_->inputs()[i]).name, round.inputs[i].shape());
+    compare_round(round, r);
+    const bool differs = !all_ok(r.outputs);
+    report_.rounds.push_back(std::move(r));
+    const bool found = !report_.bisections.empty() && report_.bisections.back().first;
+    if (options_.bisect && !found && (differs || options_.reference.empty())) find_divergence(round);
+  }
+
   void check_usage() const {
     one_standard_input({&options_.model, &options_.input, &options_.data, &options_.reference});
     const int sources = !options_.input.empty() + !options_.data.empty() + !options_.shapes.empty();
@@ -96,7 +101,13 @@ class Verifier {
     const std::string& path = options_.reference;
     if (path.empty()) return;
     std::error_code error;
-    if (std::filesystem::is_directory(path, error)) fail(ExitCode::kUnsupported, "{}: folders are not supported as a reference", path);
+    if (std::filesystem::is_directory(path, error)) {
+      if (!options_.input.empty() || !options_.data.empty() || !options_.shapes.empty())
+        fail(ExitCode::kUsage, "a folder brings its own inputs: --input, --data and --shape are for other references");
+      folders_ = find_test_data_sets(path);
+      if (folders_.empty()) folders_ = {path};
+      return;
+    }
     if (path == "-" || looks_like_zip(MappedFile::open(path)->bytes())) {
       if (options_.input.empty() && options_.data.empty()) fail(ExitCode::kUsage, "expected outputs need the inputs they are for: --input or --data");
       expected_ = read_npz(path);
@@ -106,41 +117,49 @@ class Verifier {
     reference_session_ = std::make_unique<Session>(reference_, options_.session);
   }
 
-  std::vector<RoundInputs> rounds() {
+  std::vector<Round> rounds() {
     if (!options_.input.empty())
-      return {{options_.input, with_context([&] { return options_.input; }, [&] { return order_inputs(*model_, read_npz(options_.input)); })}};
+      return {{options_.input, with_context([&] { return options_.input; }, [&] { return order_inputs(*model_, read_npz(options_.input)); }), {}}};
     if (!options_.data.empty()) {
       const Feed feed(open_dataset(options_.data), input_specs(*model_));
-      return {{options_.data, feed.range(0, std::min(options_.batch, feed.size())).inputs}};
+      return {{options_.data, feed.range(0, std::min(options_.batch, feed.size())).inputs, {}}};
     }
     report_.random = true;
-    std::vector<RoundInputs> list;
+    std::vector<Round> list;
     for (const std::vector<std::string>& shapes : shape_rounds(options_.shapes))
       list.push_back({fmt::format("random numbers (seed {})", options_.seed),
-                      random_inputs(*model_, resolve_input_shapes(*model_, shapes).shapes, options_.seed)});
+                      random_inputs(*model_, resolve_input_shapes(*model_, shapes).shapes, options_.seed), {}});
     return list;
   }
 
-  void compare_round(const RoundInputs& round, VerifyRound& r) {
-    if (options_.reference.empty()) {
-      const NamedTensors got = run_own(round);
-      Session plain(model_, unoptimized());
-      r.outputs = compare_outputs(got, name_outputs(*model_, plain.run(round.inputs)), options_.tolerance);
-      return;
-    }
-    NamedTensors expected;
-    if (reference_ != nullptr) {
-      expected = with_context([&] { return options_.reference; }, [&] {
-        return renamed_outputs(name_outputs(*reference_, reference_session_->run(inputs_for(*reference_, *model_, round.inputs))), *model_);
-      });
-    }
+  void compare_round(const Round& round, VerifyRound& r) {
     const NamedTensors got = run_own(round);
-    r.outputs = with_context([&] { return options_.reference; }, [&] {
-      return compare_outputs(got, reference_ != nullptr ? expected : expected_, options_.tolerance);
+    const NamedTensors expected = reference_for(round);
+    r.outputs = with_context([&] { return options_.reference.empty() ? options_.model : round.expected.empty() ? options_.reference : round.source; },
+                             [&] { return compare_outputs(got, expected, options_.tolerance); });
+  }
+
+  NamedTensors reference_for(const Round& round) {
+    if (!round.expected.empty()) return round.expected;
+    if (options_.reference.empty()) {
+      Session plain(model_, unoptimized());
+      return name_outputs(*model_, plain.run(round.inputs));
+    }
+    if (reference_ == nullptr) return expected_;
+    return with_context([&] { return options_.reference; }, [&] {
+      return renamed_outputs(name_outputs(*reference_, reference_session_->run(inputs_for(*reference_, *model_, round.inputs))), *model_);
     });
   }
 
-  NamedTensors run_own(const RoundInputs& round) {
+  Round from_folder(const std::string& folder) const {
+    TestDataSet set = read_test_data_set(folder, *model_);
+    if (set.outputs.empty()) bad_data("{}: holds no expected output", folder);
+    Round round{folder, std::move(set.inputs), {}};
+    for (size_t i = 0; i < set.outputs.size(); ++i) round.expected.emplace_back(model_->value(model_->outputs()[i]).name, std::move(set.outputs[i]));
+    return round;
+  }
+
+  NamedTensors run_own(const Round& round) {
     return with_context([&] { return options_.model; }, [&] { return name_outputs(*model_, session_->run(round.inputs)); });
   }
 
@@ -161,7 +180,7 @@ class Verifier {
   }
 
   // First the two files as they are; when they agree, what our own passes and kernels make of the model.
-  void find_divergence(const RoundInputs& round) {
+  void find_divergence(const Round& round) {
     BisectOptions options;
     options.tolerance = options_.tolerance;
     options.memory = options_.bisect_memory;
@@ -189,7 +208,8 @@ class Verifier {
   VerifyReport report_;
   std::shared_ptr<const Graph> model_, reference_;
   std::unique_ptr<Session> session_, reference_session_;
-  NamedTensors expected_;
+  NamedTensors expected_;             // of an .npz reference
+  std::vector<std::string> folders_;  // of a reference in ONNX's own layout
 };
 
 }  // namespace

@@ -15,10 +15,15 @@ std::string shapes_text(const VerifyRound& round) {
   return fmt::format("{}", fmt::join(at, " "));
 }
 
+std::string worst_text(const OutputDifference& d) {
+  if (!d.got_text.empty() || !d.expected_text.empty()) return fmt::format("element {} is '{}', expected '{}'", d.worst, d.got_text, d.expected_text);
+  return fmt::format("element {} is {:.9g}, expected {:.9g}", d.worst, d.got, d.expected);
+}
+
 std::string outcome(const OutputDifference& d) {
   if (!d.problem.empty()) return "FAILED: " + d.problem;
   if (d.ok()) return "ok";
-  return fmt::format("FAILED: {} of {} elements; element {} is {:.9g}, expected {:.9g}", d.mismatches, d.elements, d.worst, d.got, d.expected);
+  return fmt::format("FAILED: {} of {} elements; {}", d.mismatches, d.elements, worst_text(d));
 }
 
 std::string outputs_text(const std::vector<OutputDifference>& outputs) {
@@ -42,7 +47,7 @@ std::string figures(const OutputDifference& d) {
   if (!d.problem.empty()) return d.problem;
   std::string text = fmt::format("max abs {:.3g}, max rel {:.3g}, cosine {:.8f}", d.max_abs, d.max_rel, d.cosine);
   if (d.mismatches > 0)
-    text += fmt::format("; {} of {} elements differ; element {} is {:.9g}, expected {:.9g}", d.mismatches, d.elements, d.worst, d.got, d.expected);
+    text += fmt::format("; {} of {} elements differ; {}", d.mismatches, d.elements, worst_text(d));
   return text;
 }
 
@@ -91,7 +96,9 @@ Json difference_json(const OutputDifference& d) {
   o["max_abs"] = number(d.max_abs);
   o["max_rel"] = number(d.max_rel);
   o["cosine"] = number(d.cosine);
-  if (d.mismatches > 0) o["worst"] = {{"index", d.worst}, {"got", number(d.got)}, {"expected", number(d.expected)}};
+  const bool text = !d.got_text.empty() || !d.expected_text.empty();
+  if (d.mismatches > 0 && text) o["worst"] = {{"index", d.worst}, {"got", d.got_text}, {"expected", d.expected_text}};
+  else if (d.mismatches > 0) o["worst"] = {{"index", d.worst}, {"got", number(d.got)}, {"expected", number(d.expected)}};
   return o;
 }
 
