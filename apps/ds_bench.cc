@@ -6,6 +6,7 @@
 #include "libds/base/file.h"
 #include "libds/tasks/bench/bench.h"
 #include "libds/tasks/inspect/inspect.h"
+#include "libds/tasks/inspect/ops_page.h"
 #include "libds/tasks/verify/run_model.h"
 #include "libds/tasks/verify/verify.h"
 
@@ -88,7 +89,7 @@ void add_verify(Command& bench) {
 
 void add_inspect(Command& bench) {
   struct Args {
-    std::string model;
+    std::string model, html;
     ds::InspectOptions options;
     ds::cli::Common common;
   };
@@ -96,14 +97,40 @@ void add_inspect(Command& bench) {
   Command& c = bench.subcommand("inspect", "say what a model is: interface, operators, size, cost",
                                 "Prints a model's inputs and outputs, operators, parameters, FLOPs (a multiply-add counts as "
                                 "two) and memory beside the parameters at the given shapes; symbolic dimensions that are not "
-                                "given count as 1. Also names the operators that ds does not support or cannot train through.");
+                                "given count as 1. Also names the operators that ds does not support or cannot train through; that is no failure.\n\n"
+                                "--html writes a page that needs nothing but a browser: the graph drawn in layers, with details of each "
+                                "node, large graphs folded by the scopes in their names, and tables of operators, tensors and nodes.");
   c.positional("MODEL", &args->model, "model to look at, - for standard input").file();
   c.option("--shape", &args->options.shapes, "NAME:SHAPE", kShapeHelp);
+  c.option("--html", &args->html, "FILE", "also write a page with the graph drawn; - for standard output, and nothing else there").file();
   c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson);
   c.example("ds-bench inspect model.onnx --shape batch:8", "Cost of a batch of eight");
+  c.example("ds-bench inspect model.onnx --html model.html", "A page to look at");
   c.body([args](const Command&) {
     const ds::Inspection inspection = ds::inspect_model(args->model, args->options);
-    print(args->common.json ? ds::inspection_json(inspection) : ds::inspection_text(inspection));
+    if (!args->html.empty()) ds::write_file_atomic(args->html, ds::inspection_html(inspection));
+    if (args->html == "-") return 0;
+    if (args->common.json) print(ds::inspection_json(inspection));
+    else if (!args->common.quiet) print(ds::inspection_text(inspection));
+    return 0;
+  });
+}
+
+void add_ops(Command& bench) {
+  struct Args {
+    bool man = false;
+    ds::cli::Common common;
+  };
+  auto args = std::make_shared<Args>();
+  Command& c = bench.subcommand("ops", "list the operators that ds runs",
+                                "Prints every operator that a model may hold: the operator set it began with, whether it can be trained "
+                                "through, and what runs it. ds-ops(7) says more.");
+  c.flag("--man", &args->man, "print the manual page ds-ops(7) instead");
+  c.common(&args->common, ds::cli::kJson);
+  c.example("ds-bench ops", "The list");
+  c.body([args](const Command&) {
+    const std::vector<ds::OpFacts> ops = ds::list_ops(args->man);
+    print(args->man ? ds::ops_man_page(ops, ds::cli::version_text()) : args->common.json ? ds::ops_json(ops) : ds::ops_text(ops));
     return 0;
   });
 }
@@ -160,6 +187,7 @@ Command make_command() {
   add_run(c);
   add_verify(c);
   add_inspect(c);
+  add_ops(c);
   return c;
 }
 

@@ -9,7 +9,7 @@
 #include "libds/base/log.h"
 #include "libds/ir/onnx_export.h"
 #include "libds/tasks/init.h"
-#include "libds/tasks/inspect/inspect.h"
+#include "libds/tasks/train/check.h"
 #include "libds/tasks/train/train.h"
 
 namespace {
@@ -101,23 +101,21 @@ struct TrainArgs {
   std::optional<double> rate, weight_decay;
   double momentum = 0.9;
   std::string keep = "last", prune = "none";
-  bool no_static = false, check = false;
+  bool no_static = false, check = false, json = false;
   ds::cli::Common common;
 };
 
-// Operators that training cannot go through; exit code as for a training that would fail.
-int check_gradients(const std::string& model) {
-  const ds::Inspection inspection = ds::inspect_model(model);
-  for (const std::string& op : inspection.unsupported) std::printf("%s: not supported\n", op.c_str());
-  for (const std::string& op : inspection.no_gradient) std::printf("%s: no gradient\n", op.c_str());
-  const bool good = inspection.unsupported.empty() && inspection.no_gradient.empty();
-  if (good) std::printf("every operator can be trained through (%lld nodes)\n", static_cast<long long>(inspection.nodes));
-  return static_cast<int>(good ? ds::ExitCode::kOk : ds::ExitCode::kUnsupported);
+int check_model(const TrainArgs& args) {
+  const ds::TrainCheck check = ds::check_trainable(args.options.model, args.options.graph.freeze);
+  const std::string text = args.json ? ds::train_check_json(check) : ds::train_check_text(check);
+  if (args.json || !args.common.quiet) std::fwrite(text.data(), 1, text.size(), stdout);
+  return static_cast<int>(check.trainable ? ds::ExitCode::kOk : ds::ExitCode::kGateFailed);
 }
 
 int run_train(TrainArgs& args, const Command& c) {
   ds::TrainOptions& o = args.options;
-  if (args.check) return check_gradients(o.model);
+  if (args.check) return check_model(args);
+  if (args.json) usage_error("--json goes with --check; training writes JSON to --metrics");
   if (o.data.empty()) usage_error("--data is missing");
   if (o.output.empty()) usage_error("--output is missing");
   if (o.output == "-" && o.metrics == "-") usage_error("--output and --metrics cannot both go to standard output");
@@ -178,10 +176,14 @@ Command make_command() {
             "model that wants one channel.\n\n"
             "The order of samples, augmentation and dropout are functions of --seed, the epoch and the sample: the same command "
             "gives the same bytes, and a run that was killed and resumed with --resume ends in the same weights as one that was not. "
-            "Zeros of a pruned model stay zeros.");
+            "Zeros of a pruned model stay zeros.\n\n"
+            "With --check nothing is trained and no data are needed: the first line says whether the model can be, then come all "
+            "operators without a gradient, with the nodes where one would be needed because they lie between a trainable "
+            "parameter and the first output, and all operators that are not supported.");
   c.positional("MODEL", &o.model, "model to train; - for standard input").file();
   c.option("--output,-o", &o.output, "FILE", "where to write the trained model; - for standard output").file();
-  c.flag("--check", &args->check, "only list the operators that cannot be trained through");
+  c.flag("--check", &args->check, "do not train: say whether the model can be trained, and which operators stand in the way");
+  c.flag("--json", &args->json, "with --check: print the result as JSON");
 
   c.group("Data");
   c.option("--data", &o.data, "DATA", "training data").file();
@@ -224,10 +226,12 @@ Command make_command() {
   c.flag("--resume", &o.resume, "go on from the newest checkpoint; start afresh when there is none");
 
   c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kExternalData | ds::cli::kConfig);
+  c.exit_status(ds::ExitCode::kGateFailed, "--check: the model cannot be trained");
   c.exit_status(ds::ExitCode::kPreempted, "stopped by SIGINT or SIGTERM; --resume goes on");
   c.example("ds-train init.onnx --data images.gz,labels.gz --val-split 0.1 --epochs 12 -o trained.onnx", "Train on IDX files");
   c.example("ds-train init.onnx --data x.npz --label-key y --checkpoint-dir ckpt --resume -o trained.onnx", "A run that may be killed at any time");
   c.example("ds-train big.onnx --data x.npz --prune magnitude --target-sparsity 0.7 -o sparse.onnx", "Prune while training");
+  c.example("ds-train model.onnx --check", "Can it be trained?");
   c.body([args](const Command& command) { return run_train(*args, command); });
   add_init(c);
   return c;

@@ -270,7 +270,7 @@ std::string man_page(const Command& c) {
   std::string also;
   for (const char* name : {"ds", "ds-bench", "ds-prune", "ds-quantize", "ds-serve", "ds-train"})
     if (c.name() != name) also += fmt::format("\\fB{}\\fR(1),\n", roff(name));
-  out += also + "\\fBds\\-design\\fR(7)\n";
+  out += also + "\\fBds\\-ops\\fR(7),\n\\fBds\\-design\\fR(7)\n";
   return out;
 }
 

@@ -32,7 +32,9 @@ class Differentiator {
     rw_.insert_at_end();
     for (size_t i = 0; i < outputs.size(); ++i)
       if (reached_[static_cast<size_t>(outputs[i])]) parts_[static_cast<size_t>(outputs[i])].push_back(d_outputs[i]);
-    check_coverage();
+    std::string missing;
+    for (NodeId id : gradient_path(graph_, outputs, wrt).missing) missing += (missing.empty() ? "" : ", ") + graph_.node(id).label();
+    if (!missing.empty()) fail(ExitCode::kUnsupported, "no gradient for {}", missing);
   }
 
   void run() {
@@ -50,27 +52,6 @@ class Differentiator {
   }
 
  private:
-  // Nodes between the loss and the sources, found before anything is written.
-  void check_coverage() {
-    std::vector<char> flows(parts_.size(), 0);
-    for (size_t i = 0; i < flows.size(); ++i) flows[i] = !parts_[i].empty();
-    std::string missing;
-    for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
-      const Node& n = graph_.node(*it);
-      const bool used = std::any_of(n.outputs.begin(), n.outputs.end(),
-                                    [&](ValueId out) { return out != kNone && flows[static_cast<size_t>(out)]; });
-      if (!used || n.def == nullptr || n.def->stops_gradient) continue;
-      bool wanted = false;
-      for (ValueId in : n.inputs) {
-        if (in == kNone || !reached_[static_cast<size_t>(in)]) continue;
-        flows[static_cast<size_t>(in)] = 1;
-        wanted = true;
-      }
-      if (wanted && !n.def->grad) missing += (missing.empty() ? "" : ", ") + n.label();
-    }
-    if (!missing.empty()) fail(ExitCode::kUnsupported, "no gradient for {}", missing);
-  }
-
   void visit(NodeId id) {
     const OpDef* def = graph_.node(id).def;
     if (def == nullptr || def->stops_gradient) return;
@@ -123,20 +104,27 @@ std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<c
   return add_vjp(rewriter, std::span(&loss, 1), std::span(&d_loss, 1), wrt);
 }
 
-std::vector<std::string> missing_gradients(const Graph& graph) {
-  std::vector<ValueId> sources;
-  for (ValueId id : graph.initializers())
-    if (is_float(graph.value(id).dtype)) sources.push_back(id);
-  const std::vector<char> reached = reachable(graph, sources);
-  std::vector<std::string> lines;
-  for (NodeId id : graph.order()) {
-    const Node& n = graph.node(id);
-    if (n.def != nullptr && (n.def->stops_gradient || n.def->grad || n.def->lower)) continue;
-    const bool on_path = std::any_of(n.inputs.begin(), n.inputs.end(),
-                                     [&](ValueId in) { return in != kNone && reached[static_cast<size_t>(in)]; });
-    if (on_path) lines.push_back(n.label());
+GradientPath gradient_path(const Graph& graph, std::span<const ValueId> outputs, std::span<const ValueId> wrt) {
+  GradientPath path;
+  const std::vector<char> reached = reachable(graph, wrt);
+  std::vector<char> flows(graph.value_capacity(), 0);
+  for (ValueId id : outputs) flows[static_cast<size_t>(id)] = reached[static_cast<size_t>(id)];
+  const std::vector<NodeId> order = graph.order();
+  for (auto it = order.rbegin(); it != order.rend(); ++it) {
+    const Node& n = graph.node(*it);
+    const bool used = std::any_of(n.outputs.begin(), n.outputs.end(), [&](ValueId out) { return out != kNone && flows[static_cast<size_t>(out)]; });
+    if (!used || (n.def != nullptr && n.def->stops_gradient)) continue;
+    bool wanted = false;
+    for (ValueId in : n.inputs) {
+      if (in == kNone || !reached[static_cast<size_t>(in)]) continue;
+      flows[static_cast<size_t>(in)] = 1;
+      wanted = true;
+    }
+    if (wanted && (n.def == nullptr || !n.def->grad)) path.missing.push_back(*it);
   }
-  return lines;
+  std::reverse(path.missing.begin(), path.missing.end());
+  for (ValueId id : wrt) path.reached.push_back(flows[static_cast<size_t>(id)] != 0);
+  return path;
 }
 
 }  // namespace ds

@@ -21,8 +21,11 @@ std::vector<ValueId> add_gradients(Rewriter& rewriter, ValueId loss, std::span<c
 std::vector<ValueId> add_vjp(Rewriter& rewriter, std::span<const ValueId> outputs, std::span<const ValueId> d_outputs,
                              std::span<const ValueId> wrt);
 
-// Operators of the graph that a gradient would have to pass but cannot: one line per node. A node
-// counts when one of its inputs depends on a float initializer.
-std::vector<std::string> missing_gradients(const Graph& graph);
+// What a gradient of `outputs` meets on its way to `wrt`. Shapes do not matter.
+struct GradientPath {
+  std::vector<NodeId> missing;  // nodes on the way whose operator has no gradient, in order
+  std::vector<bool> reached;    // per `wrt`: the outputs depend on it
+};
+GradientPath gradient_path(const Graph& graph, std::span<const ValueId> outputs, std::span<const ValueId> wrt);
 
 }  // namespace ds

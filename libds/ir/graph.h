@@ -122,6 +122,13 @@ struct State {
   ValueId update = kNone;
 };
 
+// A file beside the model's that holds content of its tensors.
+struct ExternalFile {
+  std::string location;  // as the model names it
+  int64_t bytes = 0;     // of the whole file
+  int64_t tensors = 0;   // of the model that lie in it
+};
+
 class Graph {
  public:
   static constexpr std::string_view kInternalDomain = "ai.ds";
@@ -168,6 +175,7 @@ class Graph {
   std::string producer_name, producer_version, model_domain, model_doc;
   int64_t model_version = 0;
   std::map<std::string, std::string> metadata;
+  std::vector<ExternalFile> external_files;  // of the file it was loaded from
   std::string opaque;  // unknown protobuf fields of the model
 
  private:

@@ -58,7 +58,7 @@ int64_t parse_number(const std::string& text, std::string_view key) {
 
 std::shared_ptr<const MappedFile> ExternalFiles::open(const std::string& location) {
   const auto found = open_.find(location);
-  if (found != open_.end()) return found->second;
+  if (found != open_.end()) return found->second.file;
   const std::vector<std::string> parts = components(location);
   // Step by step from the model's own folder, following no link: what is checked is what is opened.
   Descriptor at(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -73,7 +73,7 @@ std::shared_ptr<const MappedFile> ExternalFiles::open(const std::string& locatio
   struct stat info {};
   if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) bad_data("external data '{}' is not a regular file", location);
   if (info.st_nlink != 1) bad_data("external data '{}' has other hard links, so it may lie outside the folder", location);
-  return open_[location] = MappedFile::from_descriptor(file.fd, location);
+  return open_[location].file = MappedFile::from_descriptor(file.fd, location);
 }
 
 Tensor ExternalFiles::read(const onnx::TensorProto& tensor, DType dtype, Shape shape) {
@@ -94,8 +94,16 @@ Tensor ExternalFiles::read(const onnx::TensorProto& tensor, DType dtype, Shape s
   if (length != needed) bad_data("external data is {} bytes, its shape {} of {} needs {}", length, shape_string(shape), dtype_name(dtype), needed);
   if (checked_add(offset, length) > size)
     bad_data("external data '{}' ends at byte {}, bytes {} to {} are asked for", location, size, offset, offset + length);
+  ++open_[location].tensors;
   const auto* data = reinterpret_cast<const char*>(file->bytes().data());
   return tensor_in_place({data == nullptr ? nullptr : data + offset, static_cast<size_t>(needed)}, file, dtype, std::move(shape));
+}
+
+std::vector<ExternalFile> ExternalFiles::used() const {
+  std::vector<ExternalFile> list;
+  for (const auto& [location, opened] : open_)
+    if (opened.tensors > 0) list.push_back({location, static_cast<int64_t>(opened.file->bytes().size()), opened.tensors});
+  return list;
 }
 
 }  // namespace ds

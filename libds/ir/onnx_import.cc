@@ -109,6 +109,7 @@ std::shared_ptr<Graph> import_model(onnx::ModelProto& model, const std::string& 
   graph->opaque = model_skeleton(model);
   ExternalFiles files(folder, payloads);
   read_main_graph(*model.mutable_graph(), {opset, options.allow_unknown_ops, files}, *graph);
+  graph->external_files = files.used();
   verify_graph(*graph);
   return graph;
 }

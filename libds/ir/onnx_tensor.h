@@ -11,6 +11,7 @@
 #include <string>
 
 #include "libds/base/file.h"
+#include "libds/ir/graph.h"
 #include "libds/ir/onnx_payload.h"
 #include "libds/mem/tensor.h"
 
@@ -31,13 +32,19 @@ class ExternalFiles {
   const Payloads* payloads() const { return payloads_; }
   // The content from the place `tensor.external_data` names, left there where alignment allows.
   Tensor read(const onnx::TensorProto& tensor, DType dtype, Shape shape);
+  // Those read from so far, by name.
+  std::vector<ExternalFile> used() const;
 
  private:
   std::shared_ptr<const MappedFile> open(const std::string& location);
 
   std::string folder_;
   const Payloads* payloads_;
-  std::map<std::string, std::shared_ptr<const MappedFile>> open_;
+  struct Opened {
+    std::shared_ptr<const MappedFile> file;
+    int64_t tensors = 0;  // read from it
+  };
+  std::map<std::string, Opened> open_;
 };
 
 // Content of `tensor`; its data is released on the way, so that a model is not held twice.

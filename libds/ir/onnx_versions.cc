@@ -387,6 +387,12 @@ std::string_view current_op_name(std::string_view op) {
   return op;
 }
 
+int64_t first_opset(std::string_view op) {
+  for (const versions::Began& began : versions::kBegan)
+    if (began.op == op) return began.since;
+  return kOldestOpset;
+}
+
 void upgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
   if (!rw.graph().node(id).domain.empty()) return;
   with_context([&] { return rw.graph().node(id).label(); }, [&] {

@@ -22,6 +22,9 @@ inline constexpr int64_t kDefaultOpset = 17;  // of graphs that were not loaded 
 // The name an operator has today ("Upsample" is "Resize", "Scatter" is "ScatterElements").
 std::string_view current_op_name(std::string_view op);
 
+// The operator set that an operator of domain ai.onnx began with; kOldestOpset for all that are as old or older.
+int64_t first_opset(std::string_view op);
+
 // Canonicalises one node that follows version `opset`. Called in execution order, with the types of
 // the inputs known; the caller infers the node's own afterwards. May put nodes before or after it.
 // Throws kUnsupported for old semantics that no longer exist.

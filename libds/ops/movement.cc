@@ -297,6 +297,7 @@ void register_tile(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 2;
   def.shape_inputs = 0b10;
   def.infer = [](InferContext& c) {
+    c.require_dtype(1, {DType::kI64});
     if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
     const Dims in = c.dims(0);
     const auto exact = c.concrete_ints(1);

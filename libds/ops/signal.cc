@@ -62,6 +62,7 @@ void infer_dft(InferContext& c) {
   if (!c.has_dims(0)) return c.set_output(0, c.dtype(0));
   const DftFlags flags(c.node());
   Dims out = c.dims(0);
+  if (out.size() < 2) c.error("the signal has rank {}; an axis to transform and one of components are needed", out.size());
   const Dim last = out.back();
   out.back() = last.known() ? dft_components(flags, last.raw) : flags.onesided && flags.inverse ? 1 : 2;
   const auto axes = c.has_input(2) ? c.concrete_ints(2) : std::vector<int64_t>{-2};

@@ -12,7 +12,7 @@ for program in "${programs[@]}"; do
   done
   expect_status 0 "$prefix/bin/$name" --version
 done
-[ -s "$prefix/share/man/man7/ds-design.7" ] || complain "man7/ds-design.7 is not installed"
+for page in ds-design ds-ops; do [ -s "$prefix/share/man/man7/$page.7" ] || complain "man7/$page.7 is not installed"; done
 [ -s "$prefix/share/doc/ds/LICENSE" ] || complain "the licence is not installed"
 if command -v man > /dev/null; then
   [ "$(MANPATH=$prefix/share/man man -w ds 2> /dev/null)" = "$prefix/share/man/man1/ds.1" ] || complain "man does not find ds(1)"

@@ -7,6 +7,8 @@ for program in "${programs[@]}"; do
   "$program" --dump-man > "$work/$name.1" || complain "$name --dump-man failed"
   diff -u "$DS_ROOT/man/$name.1" "$work/$name.1" >&2 || complain "man/$name.1 is out of date: scripts/dev man, then commit"
 done
+"$DS_BIN/ds-bench" ops --man > "$work/ds-ops.7" || complain "ds-bench ops --man failed"
+diff -u "$DS_ROOT/man/ds-ops.7" "$work/ds-ops.7" >&2 || complain "man/ds-ops.7 is out of date: scripts/dev man, then commit"
 for page in "$DS_ROOT"/man/*.[17]; do
   name=$(basename "$page" .1)
   [[ $page == *.7 ]] || [ -x "$DS_BIN/$name" ] || complain "$page belongs to no program"
