@@ -172,6 +172,8 @@ TEST(BadInput, ShapesAndIndicesNameTheReason) {
   expect_bad("Slice", {x, ints({0}), ints({1}), ints({7})}, {}, "axis 7");
   expect_bad("Expand", {x, ints({4, 3})}, {}, "cannot broadcast");
   expect_bad("Tile", {x, ints({2})}, {}, "1 repeats for rank 2");
+  expect_bad("Tile", {x, Tensor::of<float>({2}, {1, 1})}, {}, "has type f32");
+  expect_bad("DFT", {Tensor::of<float>({4}, {1, 2, 3, 4})}, {}, "the signal has rank 1");
   expect_bad("Pad", {x, ints({1, 1})}, {}, "2 pads for 2 axes");
   expect_bad("Pad", {x, ints({-2, 0, -1, 0})}, {}, "below zero");
   expect_bad("Gather", {x, ints({2})}, {}, "index 2 at position 0 is outside [-2, 2)");

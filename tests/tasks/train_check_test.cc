@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "libds/ir/onnx_export.h"
+#include "libds/ir/op_def.h"
 #include "libds/ir/rewriter.h"
 #include "libds/tasks/init.h"
 #include "tests/support/json_schema.h"
@@ -90,6 +91,43 @@ TEST_F(TrainCheckFile, AStoppedGradientLeavesParametersUnreached) {
   EXPECT_FALSE(c.trainable);
   EXPECT_EQ(c.reason, "the loss depends on no trainable parameter");
   EXPECT_EQ(c.unreached, (std::vector<std::string>{"w"}));
+}
+
+TEST_F(TrainCheckFile, BodiesAreGoneThroughAsWell) {
+  const auto branch = [](bool quantized) {
+    auto body = std::make_shared<Graph>();
+    Rewriter rw(*body);
+    ValueId x = rw.add_input("x", DType::kF32, {4});
+    if (quantized) {
+      const ValueId scale = rw.add_constant("scale", Tensor::scalar<float>(0.1f));
+      x = rw.emit("DequantizeLinear", {rw.emit("QuantizeLinear", {x, scale}), scale});
+    }
+    rw.add_output(rw.emit("Relu", {x}, {}, quantized ? "in_else" : "in_then"));
+    return std::shared_ptr<const Graph>(body);
+  };
+  Graph g;
+  Rewriter rw(g);
+  const ValueId yes = rw.add_input("yes", DType::kBool, {}), x = rw.add_input("x", DType::kF32, {4});
+  const ValueId w = rw.add_constant("w", Tensor::zeros(DType::kF32, {4}));
+  const ValueId product = rw.emit("MatMul", {x, w}, {}, "product");
+  Node n;
+  n.op = "If";
+  n.name = "choose";
+  n.def = OpRegistry::instance().find("", "If");
+  n.inputs = {yes, x};
+  n.captured = 1;
+  n.outputs = {rw.add_value("y")};
+  n.attrs["then_branch"] = branch(false);
+  n.attrs["else_branch"] = branch(true);
+  const NodeId id = rw.add_raw_node(std::move(n));
+  rw.set_type(g.node(id).outputs[0], DType::kF32, Dims{4});
+  rw.add_output(product);
+  rw.add_output(g.node(id).outputs[0]);
+  const TrainCheck c = check(g);
+  EXPECT_TRUE(c.trainable) << c.reason;
+  std::vector<std::string> ops;
+  for (const auto& op : c.no_gradient) ops.push_back(op.op);
+  EXPECT_EQ(ops, (std::vector<std::string>{"DequantizeLinear", "If", "QuantizeLinear"}));
 }
 
 TEST_F(TrainCheckFile, FrozenParametersDoNotCount) {

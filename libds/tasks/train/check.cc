@@ -26,11 +26,14 @@ std::vector<TrainCheck::Operator> listed(const std::map<std::string, TrainCheck:
   return list;
 }
 
-// `in_the_way`: nodes of the model that a gradient would have to pass and cannot.
-void list_operators(const Graph& model, const std::set<NodeId>& in_the_way, TrainCheck& check) {
-  std::map<std::string, TrainCheck::Operator> unsupported, no_gradient;
-  for (NodeId id : model.order()) {
-    const Node& n = model.node(id);
+using OperatorsByName = std::map<std::string, TrainCheck::Operator>;
+
+// `in_the_way`: nodes of the graph that a gradient would have to pass and cannot. Bodies of control flow are gone
+// through as well; no gradient goes into them, so that nothing in there is in the way itself.
+void list_operators(const Graph& graph, const std::set<NodeId>& in_the_way, OperatorsByName& unsupported, OperatorsByName& no_gradient) {
+  for (NodeId id : graph.order()) {
+    const Node& n = graph.node(id);
+    for (const auto& [name, body] : bodies_of(n)) list_operators(*body, {}, unsupported, no_gradient);
     const bool unknown = n.def == nullptr, needed = in_the_way.count(id) > 0;
     if (!unknown && !needed && (n.def->grad || n.def->lower || n.def->stops_gradient)) continue;
     TrainCheck::Operator& op = (unknown ? unsupported : no_gradient)[full_name(n)];
@@ -38,8 +41,6 @@ void list_operators(const Graph& model, const std::set<NodeId>& in_the_way, Trai
     ++op.nodes;
     if (needed) op.needed.push_back(n.label());
   }
-  check.unsupported = listed(unsupported);
-  check.no_gradient = listed(no_gradient);
 }
 
 std::string names(const std::vector<TrainCheck::Operator>& ops, bool only_needed) {
@@ -90,7 +91,10 @@ TrainCheck check_trainable(const std::string& path, std::span<const std::string>
       for (size_t i = 0; i < parameters.size(); ++i)
         if (!path_to_loss.reached[i]) check.unreached.push_back(graph.value(parameters[i]).name);
     }
-    list_operators(*model, in_the_way, check);
+    OperatorsByName unsupported, no_gradient;
+    list_operators(*model, in_the_way, unsupported, no_gradient);
+    check.unsupported = listed(unsupported);
+    check.no_gradient = listed(no_gradient);
     if (check.reason.empty()) check.reason = why_not(check, *model);
     check.trainable = check.reason.empty();
     return check;
