@@ -1,0 +1,63 @@
+// Products of a block of rows with packed weights: what depends on the instruction set in our own matrix
+// products and convolutions (kernels/packed_product.h). Raw loops over raw pointers.
+//
+// Everything is counted in groups of 4 bytes of depth: 1 f32, 2 bf16 or 4 8-bit numbers (a unsigned, b signed).
+// That is what one lane of vdpbf16ps or vpdpbusd multiplies, and what one row of an AMX tile holds 16 of, so all
+// instruction sets share one packing:
+//
+//   a  [rows, groups]           row r at a + r * a_stride (bytes)
+//   b  [panels][groups][16]     panel p at b + p * b_stride (bytes); 16 columns of one group are 64 bytes
+//   c  [rows, 16 * panels]      f32 (f32, bf16) or i32 sums (8 bits), row r at c + r * c_stride (elements)
+//
+//   c (+)= a . b, summed in f32 or, exactly, in i32
+//
+// Threads: a block is computed by the calling thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "libds/base/cpu.h"
+
+namespace ds::kernels {
+
+constexpr int64_t kPanelColumns = 16;
+constexpr int64_t kGroupBytes = 4;
+constexpr int64_t kPanelRowBytes = kPanelColumns * kGroupBytes;
+
+enum class TileType { kF32, kBf16, kU8S8 };
+
+struct TileBlock {
+  int64_t rows = 0, panels = 0, groups = 0;
+  const std::byte* a = nullptr;
+  int64_t a_stride = 0;
+  const std::byte* b = nullptr;
+  int64_t b_stride = 0;
+  bool accumulate = false;  // add to c instead of overwriting it
+  void* c = nullptr;
+  int64_t c_stride = 0;
+};
+
+struct TileIsa {
+  const char* name;
+  // Memory of a and c must exist up to a multiple of this many rows; what lies in the rows beyond does not matter, and
+  // is overwritten in c.
+  int64_t row_step;
+  // `groups` is a multiple of this. Depth beyond the true one is zero in a and b alike (0 times NaN is NaN).
+  int64_t group_step;
+  void (*block)(const TileBlock&);
+};
+
+// The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX.
+const TileIsa* tile_isa(TileType type, Isa isa);
+
+// Per instruction set; call only where the CPU has it.
+const TileIsa& portable_tile(TileType type);
+const TileIsa& avx2_tile_f32();
+const TileIsa& avx512_tile_f32();
+const TileIsa& avx512_tile_bf16();
+const TileIsa& avx512_tile_u8s8();
+const TileIsa& amx_tile_bf16();
+const TileIsa& amx_tile_u8s8();
+
+}  // namespace ds::kernels
