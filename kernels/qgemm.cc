@@ -62,20 +62,9 @@ void rescale_portable(int64_t rows, int64_t n, const int32_t* sums, int64_t stri
   for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, q, static_cast<std::byte*>(out) + r * out_stride);
 }
 
-size_t output_size(QOutput output) { return output == QOutput::kU8 || output == QOutput::kI8 ? 1 : 4; }
-
-// `q` with its arrays moved on by `channel`.
-QRescale at_channel(const QRescale& q, int64_t channel) {
-  QRescale moved = q;
-  if (moved.bias != nullptr) moved.bias += channel;
-  if (moved.multiplier != nullptr) moved.multiplier += channel;
-  if (moved.float_bias != nullptr) moved.float_bias += channel;
-  return moved;
-}
-
 // Writes depth [begin, end) of one output pixel's operand row: kernel rows are runs of kernel_w * channels values,
 // contiguous in x when there is one group and no horizontal dilation.
-void gather_row(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, int64_t pixel, int64_t group, int64_t begin,
+void gather_row(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, int64_t pixel, int64_t group, int64_t begin,
                 int64_t end, int16_t* dst) {
   const int64_t ox = pixel % s.out_width, oy = pixel / s.out_width % s.out_height, n = pixel / (s.out_width * s.out_height);
   const int64_t gc = s.group_channels();
@@ -114,11 +103,11 @@ void gather_row(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, int64
 struct Blocks {
   int64_t pixels, channels;  // of one block
   int64_t pixel_blocks, channel_blocks;
-  int64_t items(const QConvShape& s) const { return pixel_blocks * channel_blocks * s.groups; }
+  int64_t items(const NhwcConv& s) const { return pixel_blocks * channel_blocks * s.groups; }
 };
 
 // Whole tiles of pixels; channels are split as well when pixels alone would leave threads idle.
-Blocks blocks_of(const QConvShape& s, int threads) {
+Blocks blocks_of(const NhwcConv& s, int threads) {
   Blocks b;
   const int64_t pixels = s.pixels(), channels = s.group_out();
   const int64_t count = std::max<int64_t>(1, (pixels + kPixelBlock - 1) / kPixelBlock);
@@ -137,7 +126,7 @@ constexpr size_t kSumBytes = static_cast<size_t>(kPixelBlock * kChannelBlock) * 
 constexpr size_t kThreadBytes = kGatherBytes + kSumBytes;
 
 // One block: pixels [p0, p1) x channels [c0, c1) of one group.
-void qconv_block(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
+void qconv_block(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
                  int64_t group, int64_t p0, int64_t p1, int64_t c0, int64_t c1, std::byte* scratch) {
   auto* gathered = reinterpret_cast<int16_t*>(scratch);
   auto* sums = reinterpret_cast<int32_t*>(scratch + kGatherBytes);
@@ -170,15 +159,17 @@ void qconv_block(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, cons
 
 }  // namespace
 
-QConvShape matmul_shape(int64_t rows, int64_t depth, int64_t columns) {
-  QConvShape s;
-  s.height = s.out_height = rows;
-  s.channels = depth;
-  s.out_channels = columns;
-  return s;
+size_t output_size(QOutput output) { return output == QOutput::kU8 || output == QOutput::kI8 ? 1 : 4; }
+
+QRescale at_channel(const QRescale& q, int64_t channel) {
+  QRescale moved = q;
+  if (moved.bias != nullptr) moved.bias += channel;
+  if (moved.multiplier != nullptr) moved.multiplier += channel;
+  if (moved.float_bias != nullptr) moved.float_bias += channel;
+  return moved;
 }
 
-QPackedWeights pack_weights(const QConvShape& s, const void* w, bool is_signed, const int32_t* zero) {
+QPackedWeights pack_weights(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero) {
   QPackedWeights packed;
   const int64_t gm = s.group_out(), gc = s.group_channels(), plane = s.kernel_h * s.kernel_w;
   packed.panels = (gm + kColumns - 1) / kColumns;
@@ -216,9 +207,9 @@ const QGemmIsa& portable_qgemm() {
 
 // parallel_for hands a thread several ranges at most one after the other, each with scratch of its own: the
 // number of ranges is bounded by the number of threads.
-size_t qconv_workspace(const QConvShape&, int threads) { return static_cast<size_t>(std::max(threads, 1)) * kThreadBytes; }
+size_t qconv_workspace(const NhwcConv&, int threads) { return static_cast<size_t>(std::max(threads, 1)) * kThreadBytes; }
 
-void qconv(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
+void qconv(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
            int threads, std::byte* workspace) {
   const Blocks b = blocks_of(s, threads);
   const int64_t items = b.items(s);
@@ -238,7 +229,7 @@ void qconv(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, const QPac
   });
 }
 
-void qconv_reference(const QConvShape& s, const QBytes& x, const void* w, bool w_signed, const int32_t* w_zero, const QRescale& q,
+void qconv_reference(const NhwcConv& s, const QBytes& x, const void* w, bool w_signed, const int32_t* w_zero, const QRescale& q,
                      void* y) {
   const int64_t gm = s.group_out(), gc = s.group_channels();
   const size_t element = output_size(q.output);
@@ -293,7 +284,7 @@ const QDepthwiseIsa& portable_qdepthwise() {
   return isa;
 }
 
-std::vector<int16_t> pack_depthwise(const QConvShape& s, const void* w, bool is_signed, const int32_t* zero) {
+std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero) {
   const int64_t plane = s.kernel_h * s.kernel_w;
   std::vector<int16_t> taps(static_cast<size_t>(plane * s.channels));
   for (int64_t c = 0; c < s.channels; ++c)
@@ -302,7 +293,7 @@ std::vector<int16_t> pack_depthwise(const QConvShape& s, const void* w, bool is_
   return taps;
 }
 
-void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const QConvShape& s, const QBytes& x,
+void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const NhwcConv& s, const QBytes& x,
                      const std::vector<int16_t>& taps, const QRescale& q, void* y, int threads, std::byte* workspace) {
   const int64_t plane = s.kernel_h * s.kernel_w, pixels = s.pixels();
   if (pixels == 0) return;
@@ -330,7 +321,7 @@ void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const QC
   });
 }
 
-size_t qdepthwise_workspace(const QConvShape& s, int threads) {
+size_t qdepthwise_workspace(const NhwcConv& s, int threads) {
   const size_t bytes = static_cast<size_t>(s.kernel_h * s.kernel_w) * sizeof(void*) + static_cast<size_t>(s.channels) * sizeof(int32_t) + sizeof(void*);
   return static_cast<size_t>(std::max(threads, 1)) * bytes;
 }

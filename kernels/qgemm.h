@@ -20,22 +20,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/nhwc.h"
+
 namespace ds::kernels {
-
-struct QConvShape {
-  int64_t batch = 1, height = 1, width = 1, channels = 1;
-  int64_t out_height = 1, out_width = 1, out_channels = 1;
-  int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
-  int64_t pad_top = 0, pad_left = 0;
-  int64_t groups = 1;
-
-  int64_t pixels() const { return batch * out_height * out_width; }
-  int64_t group_channels() const { return channels / groups; }
-  int64_t group_out() const { return out_channels / groups; }
-  int64_t depth() const { return kernel_h * kernel_w * group_channels(); }  // products in one sum
-};
-
-QConvShape matmul_shape(int64_t rows, int64_t depth, int64_t columns);
 
 enum class QOutput { kU8, kI8, kF32, kI32 };
 
@@ -50,6 +37,10 @@ struct QRescale {
   int32_t zero = 0, lo = 0, hi = 255;
   bool relu = false;
 };
+
+// `q` with its arrays moved on by `channel`.
+QRescale at_channel(const QRescale& q, int64_t channel);
+size_t output_size(QOutput output);  // bytes of an element
 
 // 8-bit operand: unsigned when is_signed is false.
 struct QBytes {
@@ -70,7 +61,7 @@ struct QPackedWeights {
 };
 
 // w is [M, C/G, KH, KW]; zero points per output channel (null: zeros).
-QPackedWeights pack_weights(const QConvShape& s, const void* w, bool is_signed, const int32_t* zero);
+QPackedWeights pack_weights(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero);
 // w is [depth, columns] row-major (a matrix product's right operand).
 QPackedWeights pack_matrix(int64_t depth, int64_t columns, const void* w, bool is_signed, const int32_t* zero);
 
@@ -92,12 +83,12 @@ const QGemmIsa& portable_qgemm();
 const QGemmIsa& avx2_qgemm();  // only on CPUs with AVX2
 
 // Scratch that qconv() needs for a number of threads.
-size_t qconv_workspace(const QConvShape& s, int threads);
-void qconv(const QGemmIsa& isa, const QConvShape& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
+size_t qconv_workspace(const NhwcConv& s, int threads);
+void qconv(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
            int threads, std::byte* workspace);
 
 // The definition above in plain loops; w [M, C/G, KH, KW].
-void qconv_reference(const QConvShape& s, const QBytes& x, const void* w, bool w_signed, const int32_t* w_zero, const QRescale& q,
+void qconv_reference(const NhwcConv& s, const QBytes& x, const void* w, bool w_signed, const int32_t* w_zero, const QRescale& q,
                      void* y);
 
 // Depthwise convolution (G = C = M) for channels-innermost data: channels are the vector.
@@ -109,9 +100,9 @@ struct QDepthwiseIsa {
 };
 const QDepthwiseIsa& portable_qdepthwise();
 const QDepthwiseIsa& avx2_qdepthwise();
-std::vector<int16_t> pack_depthwise(const QConvShape& s, const void* w, bool is_signed, const int32_t* zero);
-size_t qdepthwise_workspace(const QConvShape& s, int threads);
-void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const QConvShape& s, const QBytes& x,
+std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero);
+size_t qdepthwise_workspace(const NhwcConv& s, int threads);
+void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const NhwcConv& s, const QBytes& x,
                      const std::vector<int16_t>& taps, const QRescale& q, void* y, int threads, std::byte* workspace);
 
 }  // namespace ds::kernels

@@ -46,6 +46,8 @@ struct TileIsa {
   // `groups` is a multiple of this. Depth beyond the true one is zero in a and b alike (0 times NaN is NaN).
   int64_t group_step;
   void (*block)(const TileBlock&);
+  // f32 to bf16, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
+  void (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
 };
 
 // The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX.
@@ -53,7 +55,6 @@ const TileIsa* tile_isa(TileType type, Isa isa);
 
 // Per instruction set; call only where the CPU has it.
 const TileIsa& portable_tile(TileType type);
-const TileIsa& avx2_tile_f32();
 const TileIsa& avx512_tile_f32();
 const TileIsa& avx512_tile_bf16();
 const TileIsa& avx512_tile_u8s8();

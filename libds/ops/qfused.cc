@@ -10,6 +10,7 @@
 //   QMaxPool        x -> y          QGlobalAveragePool  x -> y [N, 1, 1, C]
 #include <algorithm>
 
+#include "kernels/packed_product.h"
 #include "kernels/qgemm.h"
 #include "kernels/quant.h"
 #include "libds/base/parallel.h"
@@ -20,7 +21,7 @@ namespace ds {
 namespace {
 
 using kernels::QBytes;
-using kernels::QConvShape;
+using kernels::NhwcConv;
 using kernels::QOutput;
 using kernels::QRescale;
 using ops::Window;
@@ -44,7 +45,7 @@ std::pair<int32_t, int32_t> bounds(const Node& node) {
 
 // Constant operands in the form that the kernels want; lives as long as the kernel.
 struct Prepared {
-  QConvShape shape;
+  NhwcConv shape;
   Tensor w;
   std::vector<int32_t> w_zero, bias;
   std::vector<float> multiplier, float_bias;
@@ -58,7 +59,7 @@ struct Prepared {
 };
 
 // Constants 1 to 5 of the query, per output channel.
-std::shared_ptr<Prepared> prepare(const KernelQuery& q, const QConvShape& shape) {
+std::shared_ptr<Prepared> prepare(const KernelQuery& q, const NhwcConv& shape) {
   auto p = std::make_shared<Prepared>();
   p->shape = shape;
   p->w = q.constant(1)->transient();  // most kernels pack it and let it go
@@ -126,6 +127,58 @@ class PackedKernel final : public Kernel {
   kernels::QPackedWeights packed_;
 };
 
+// Hands the tiles' sums to the rescaling.
+class RescaleSink final : public kernels::ProductSink {
+ public:
+  RescaleSink(const kernels::QGemmIsa& isa, const QRescale& q, int64_t channels, void* y)
+      : isa_(isa), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
+
+  void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
+    const auto element = static_cast<int64_t>(kernels::output_size(q_.output));
+    for (int64_t c = 0; c < columns; c += kernels::kPanelColumns)
+      isa_.rescale(rows, std::min(kernels::kPanelColumns, columns - c), static_cast<const int32_t*>(sums) + c, stride,
+                   kernels::at_channel(q_, column + c), y_ + row * row_bytes_ + (column + c) * element, row_bytes_);
+  }
+
+ private:
+  const kernels::QGemmIsa& isa_;
+  const QRescale& q_;
+  int64_t row_bytes_;
+  std::byte* y_;
+};
+
+// Tiles of 8-bit products (kernels/tile.h). They multiply unsigned by signed: a signed activation is shifted by 128, and
+// what zero points add to the sums is taken from the bias.
+class TileKernel final : public Kernel {
+ public:
+  TileKernel(std::shared_ptr<Prepared> p, const kernels::TileIsa& isa, DType x, int threads) : p_(std::move(p)), isa_(isa), threads_(threads) {
+    packed_ = kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, p_->w.raw(),
+                                    p_->w_signed() ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted);
+    p_->w = Tensor();
+    type_ = x == DType::kI8 ? kernels::ActivationType::kS8 : kernels::ActivationType::kU8;
+    zero_ = p_->x_zero + (x == DType::kI8 ? 128 : 0);
+    p_->bias.resize(packed_.column_sums.size());
+    for (size_t m = 0; m < p_->bias.size(); ++m)
+      p_->bias[m] = static_cast<int32_t>(static_cast<uint32_t>(p_->bias[m]) -
+                                         static_cast<uint32_t>(zero_) * static_cast<uint32_t>(packed_.column_sums[m]));
+    p_->rescale.bias = p_->bias.data();
+  }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, threads_); }
+  size_t packed_bytes() const override { return packed_.data.size(); }
+  void run(const KernelContext& c) override {
+    const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
+    kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, packed_, sink, threads_, c.workspace());
+  }
+
+ private:
+  std::shared_ptr<Prepared> p_;
+  const kernels::TileIsa& isa_;
+  int threads_;
+  kernels::PackedWeights packed_;
+  kernels::ActivationType type_;
+  int32_t zero_ = 0;
+};
+
 class DepthwiseKernel final : public Kernel {
  public:
   DepthwiseKernel(std::shared_ptr<Prepared> p, int threads)
@@ -145,7 +198,31 @@ class DepthwiseKernel final : public Kernel {
   std::vector<int16_t> taps_;
 };
 
-using ShapeOf = std::function<QConvShape(const KernelQuery&)>;
+using ShapeOf = std::function<NhwcConv(const KernelQuery&)>;
+
+// Weights have zero point 0, or 128 when they are unsigned.
+std::string needs_symmetric_weights(const KernelQuery& q) {
+  const double wanted = q.in(1).dtype == DType::kI8 ? 0 : 128;
+  if (q.constant(3) == nullptr) return ops::require(wanted == 0, "unsigned weights without a zero point");
+  const std::vector<double> zeros = q.constant(3)->to_doubles();
+  return ops::require(std::all_of(zeros.begin(), zeros.end(), [&](double z) { return z == wanted; }), "weights have a zero point");
+}
+
+KernelDef tile_kernel(const char* name, ShapeOf shape_of) {
+  KernelDef k;
+  k.name = name;
+  k.isa = Isa::kVnni;
+  k.decline = [](const KernelQuery& q) {
+    const std::string why = needs_constants(q);
+    return why.empty() ? needs_symmetric_weights(q) : why;
+  };
+  k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    auto p = prepare(q, shape_of(q));
+    p->matrix = q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0;
+    return std::make_unique<TileKernel>(std::move(p), *kernels::tile_isa(kernels::TileType::kU8S8, q.isa), q.in(0).dtype, q.threads);
+  };
+  return k;
+}
 
 KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
   KernelDef k;
@@ -191,10 +268,10 @@ void check_result(InferContext& c) {
 
 Window nhwc_window(const Node& node, int64_t kernel_h, int64_t kernel_w) { return ops::window_of(node, {kernel_h, kernel_w}); }
 
-QConvShape qconv_shape(const KernelQuery& q) {
+NhwcConv qconv_shape(const KernelQuery& q) {
   const Shape &x = q.in(0).shape, &w = q.in(1).shape, &y = q.out(0).shape;
   const Window window = ops::resolve_padding(nhwc_window(q.node, w[2], w[3]), Shape{x[1], x[2]});
-  QConvShape s;
+  NhwcConv s;
   s.batch = x[0];
   s.height = x[1];
   s.width = x[2];
@@ -247,11 +324,11 @@ void register_qconv(OpRegistry& registry) {
   depthwise.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     return std::make_unique<DepthwiseKernel>(prepare(q, qconv_shape(q)), q.threads);
   };
-  def.kernels = {depthwise, packed_kernel("avx2/qconv", qconv_shape), reference_kernel("portable/qconv", qconv_shape)};
+  def.kernels = {depthwise, tile_kernel("tile/qconv", qconv_shape), packed_kernel("avx2/qconv", qconv_shape), reference_kernel("portable/qconv", qconv_shape)};
   registry.add(std::move(def));
 }
 
-QConvShape qmatmul_shape(const KernelQuery& q) {
+NhwcConv qmatmul_shape(const KernelQuery& q) {
   const int64_t depth = q.in(0).dim(-1), columns = q.out(0).dim(-1);
   int64_t rows = 1;
   for (size_t i = 0; i + 1 < q.in(0).shape.size(); ++i) rows = checked_mul(rows, q.in(0).shape[i]);
@@ -277,7 +354,7 @@ void register_qmatmul(OpRegistry& registry) {
     c.set_output(0, output_dtype(c.node()), std::move(out));
   };
   def.cost = [](const KernelQuery& q) { return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)}; };
-  def.kernels = {packed_kernel("avx2/qmatmul", qmatmul_shape), reference_kernel("portable/qmatmul", qmatmul_shape)};
+  def.kernels = {tile_kernel("tile/qmatmul", qmatmul_shape), packed_kernel("avx2/qmatmul", qmatmul_shape), reference_kernel("portable/qmatmul", qmatmul_shape)};
   registry.add(std::move(def));
 }
 

@@ -163,7 +163,7 @@ class PackedMatMulInteger final : public Kernel {
 
  private:
   int threads_;
-  kernels::QConvShape shape_;
+  kernels::NhwcConv shape_;
   kernels::QPackedWeights packed_;
   kernels::QRescale rescale_;
 };
@@ -328,7 +328,7 @@ class BlockedConvInteger final : public Kernel {
 
  private:
   int threads_;
-  kernels::QConvShape shape_;
+  kernels::NhwcConv shape_;
   kernels::QPackedWeights packed_;
   kernels::QRescale rescale_;
   size_t blocked_bytes_ = 0, sums_bytes_ = 0, x_bytes_ = 0;

@@ -1,0 +1,81 @@
+// Convolutions and matrix products with constant weights, on the tiles of kernels/tile.h.
+//
+// Weights are packed once. Rows of the left operand are gathered (im2col), in the tiles' type and padded with
+// whatever stands for zero, into a buffer that stays in the L2 cache; where they lie in memory as the tiles want them
+// they are used in place. Depth is cut so that a pair of panels stays in L1 (Goto and van de Geijn, "Anatomy of
+// High-Performance Matrix Multiplication", 2008). A finished block of sums goes to a sink while it is in L1: bias,
+// activation, residual, rescaling are its business.
+//
+// Legend: see kernels/nhwc.h. Sums are f32, or i32 for 8 bits: sum = a . b with a taken as unsigned, which the sink
+// corrects for zero points (column_sums).
+// Threads: parallel_for over blocks of rows or columns; each sum is added up in one order, whatever their number.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/nhwc.h"
+#include "kernels/tile.h"
+
+namespace ds::kernels {
+
+// Memory on 64-byte boundaries, in huge pages where it is large and the system gives them.
+class PackedBytes {
+ public:
+  PackedBytes() = default;
+  explicit PackedBytes(size_t bytes);  // zeros
+  std::byte* data() { return data_.get(); }
+  const std::byte* data() const { return data_.get(); }
+  size_t size() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const;
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  size_t bytes_ = 0;
+};
+
+// Per group of the convolution, panels of 16 output channels; depth ordered kernel row, kernel column, channel; zeros
+// beyond the edges.
+struct PackedWeights {
+  TileType type = TileType::kF32;
+  int64_t panels = 0, groups = 0;  // of one convolution group; groups of 4 bytes of depth
+  PackedBytes data;
+  std::vector<int32_t> column_sums;  // 8 bits: sums of the weights of each output channel
+
+  int64_t panel_bytes() const { return groups * kPanelRowBytes; }
+  const std::byte* panel(int64_t conv_group, int64_t p) const { return data.data() + (conv_group * panels + p) * panel_bytes(); }
+};
+
+// What weights are given as. kU8Shifted: unsigned with zero point 128.
+enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
+
+// w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`.
+PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
+
+// What the left operand is given as.
+enum class ActivationType { kF32, kBf16, kU8, kS8 };
+
+struct ProductInput {
+  const void* data = nullptr;
+  ActivationType type = ActivationType::kF32;
+  uint8_t zero = 0;  // 8 bits: what padding holds, as unsigned (a signed zero point plus 128)
+};
+
+// Takes finished sums: output pixels [row, row + rows) x channels [column, column + columns), `stride` elements from
+// row to row. Called from several threads at once for different blocks. Columns come in whole panels but for the last
+// of a group.
+class ProductSink {
+ public:
+  virtual ~ProductSink() = default;
+  virtual void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const = 0;
+};
+
+size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, int threads);
+void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x, const PackedWeights& w, const ProductSink& sink,
+                    int threads, std::byte* workspace);
+
+}  // namespace ds::kernels

@@ -1,0 +1,155 @@
+// AVX-512 tiles: up to 14 rows by 2 panels in 28 accumulators, two registers of weights and one broadcast group
+// of activations fill the 32 registers. A group costs 14 broadcasts and 2 loads for 28 multiply-adds, so the two
+// multiply ports are the bound as long as the panels of a depth block stay in L1.
+#include <immintrin.h>
+
+#include "kernels/tile.h"
+
+namespace ds::kernels {
+namespace {
+
+constexpr int kMaxRows = 14;
+
+// c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill the
+// accumulators.
+struct F32 {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
+    __m512i x;
+    asm("vbroadcastss %[group], %[x]\n\t"
+        "vfmadd231ps %[b0], %[x], %[c0]\n\t"
+        "vfmadd231ps %[b1], %[x], %[c1]"
+        : [c0] "+v"(c0), [c1] "+v"(c1), [x] "=&v"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0), [b1] "v"(b1));
+  }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i& c0) {
+    asm("vfmadd231ps %[group]%{1to16%}, %[b0], %[c0]"
+        : [c0] "+v"(c0)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0));
+  }
+};
+
+struct Bf16 {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
+    __m512i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "vdpbf16ps %[b0], %[x], %[c0]\n\t"
+        "vdpbf16ps %[b1], %[x], %[c1]"
+        : [c0] "+v"(c0), [c1] "+v"(c1), [x] "=&v"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0), [b1] "v"(b1));
+  }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i& c0) {
+    asm("vdpbf16ps %[group]%{1to16%}, %[b0], %[c0]"
+        : [c0] "+v"(c0)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0));
+  }
+};
+
+// vpdpbusd takes its unsigned operand from a register: no embedded broadcast.
+struct U8S8 {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
+    __m512i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "vpdpbusd %[b0], %[x], %[c0]\n\t"
+        "vpdpbusd %[b1], %[x], %[c1]"
+        : [c0] "+v"(c0), [c1] "+v"(c1), [x] "=&v"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0), [b1] "v"(b1));
+  }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i& c0) {
+    __m512i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "vpdpbusd %[b0], %[x], %[c0]"
+        : [c0] "+v"(c0), [x] "=&v"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "v"(b0));
+  }
+};
+
+// kRows rows by kPanels (1 or 2) panels.
+template <typename Product, int kRows, int kPanels>
+void tile(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t b_stride, int64_t groups, bool accumulate, int32_t* c,
+          int64_t c_stride) {
+  __m512i sum[kRows][kPanels];
+#pragma GCC unroll 14
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p)
+      sum[r][p] = accumulate ? _mm512_loadu_si512(c + r * c_stride + p * kPanelColumns) : _mm512_setzero_si512();
+  }
+  for (int64_t g = 0; g < groups; ++g, a += kGroupBytes, b += kPanelRowBytes) {
+    const __m512i b0 = _mm512_loadu_si512(b);
+    if constexpr (kPanels == 2) {
+      const __m512i b1 = _mm512_loadu_si512(b + b_stride);
+#pragma GCC unroll 14
+      for (int r = 0; r < kRows; ++r) Product::row(a + r * a_stride, b0, b1, sum[r][0], sum[r][1]);
+    } else {
+#pragma GCC unroll 14
+      for (int r = 0; r < kRows; ++r) Product::row(a + r * a_stride, b0, sum[r][0]);
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p) _mm512_storeu_si512(c + r * c_stride + p * kPanelColumns, sum[r][p]);
+  }
+}
+
+using TileFn = void (*)(const std::byte*, int64_t, const std::byte*, int64_t, int64_t, bool, int32_t*, int64_t);
+
+template <typename Product, int kPanels>
+TileFn tile_of(int64_t rows) {
+  static constexpr TileFn kTable[] = {
+      tile<Product, 1, kPanels>,  tile<Product, 2, kPanels>,  tile<Product, 3, kPanels>,  tile<Product, 4, kPanels>,  tile<Product, 5, kPanels>,
+      tile<Product, 6, kPanels>,  tile<Product, 7, kPanels>,  tile<Product, 8, kPanels>,  tile<Product, 9, kPanels>,  tile<Product, 10, kPanels>,
+      tile<Product, 11, kPanels>, tile<Product, 12, kPanels>, tile<Product, 13, kPanels>, tile<Product, 14, kPanels>};
+  return kTable[rows - 1];
+}
+
+template <typename Product>
+void block(const TileBlock& t) {
+  if (t.rows <= 0 || t.panels <= 0) return;
+  // Rows are shared out evenly: 49 rows are 13 + 12 + 12 + 12, not 14 + 14 + 14 + 7.
+  const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;
+  for (int64_t p = 0; p < t.panels; p += 2) {
+    const bool pair = p + 1 < t.panels;
+    const std::byte* b = t.b + p * t.b_stride;
+    auto* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
+    for (int64_t i = 0, r = 0; i < parts; ++i) {
+      const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
+      const TileFn fn = pair ? tile_of<Product, 2>(rows) : tile_of<Product, 1>(rows);
+      fn(t.a + r * t.a_stride, t.a_stride, b, t.b_stride, t.groups, t.accumulate, c + r * t.c_stride, t.c_stride);
+      r += rows;
+    }
+  }
+}
+
+// In integers, so that the bits are those of libds/base/half.h, subnormal numbers included.
+void narrow(int64_t n, const float* src, uint16_t* dst) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const auto mask = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
+    const __m512i u = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, src + i));
+    const __m512i high = _mm512_srli_epi32(u, 16);
+    const __m512i rounded = _mm512_srli_epi32(
+        _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), _mm512_and_si512(high, _mm512_set1_epi32(1))), 16);
+    const __mmask16 nan = _mm512_cmpgt_epu32_mask(_mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32(0x7f800000));
+    const __m512i result = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+    _mm512_mask_cvtepi32_storeu_epi16(dst + i, mask, result);
+  }
+}
+
+}  // namespace
+
+const TileIsa& avx512_tile_f32() {
+  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>};
+  return isa;
+}
+
+const TileIsa& avx512_tile_bf16() {
+  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, narrow};
+  return isa;
+}
+
+const TileIsa& avx512_tile_u8s8() {
+  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<U8S8>};
+  return isa;
+}
+
+}  // namespace ds::kernels
