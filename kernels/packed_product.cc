@@ -18,6 +18,7 @@ constexpr int64_t kPanelsAtOnce = 2;                 // what a tile takes
 constexpr int64_t kSumColumns = kPanelsAtOnce * kPanelColumns;
 constexpr int64_t kDepthGroups = 128;                // of one sweep: a pair of panels of it is 16 KiB
 constexpr int64_t kGatheredBytes = 384 << 10;        // of a block of rows: a part of L2
+constexpr int64_t kLeastTapBytes = 32;
 constexpr int64_t kLeastRows = 32, kMostRows = 256;  // of a block
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -37,13 +38,6 @@ Load load_of(TileType tile, ActivationType given) {
 
 void narrow_portable(int64_t n, const float* src, uint16_t* dst) {
   for (int64_t i = 0; i < n; ++i) dst[i] = bf16(src[i]).bits;
-}
-
-// Whether memory can serve as the left operand as it is.
-bool in_place(const NhwcConv& s, TileType tile, ActivationType given, int64_t groups) {
-  const int64_t bytes = element_bytes(tile);
-  // Rows a multiple of 4 KiB apart would share a few sets of the cache.
-  return load_of(tile, given) == Load::kCopy && s.pointwise() && s.depth() * bytes == groups * kGroupBytes && s.channels * bytes % 4096 != 0;
 }
 
 struct Gather {
@@ -94,12 +88,53 @@ struct Gather {
   }
 };
 
+// How rows of the left operand reach the tiles.
+enum class Rows {
+  kInPlace,  // they lie in memory as they are wanted
+  kTaps,     // in pieces, found by pointers
+  kGathered  // copied
+};
+
+Rows rows_of(const TileIsa& isa, const NhwcConv& s, TileType tile, ActivationType given, int64_t groups) {
+  if (load_of(tile, given) != Load::kCopy) return Rows::kGathered;
+  const int64_t bytes = s.group_channels() * element_bytes(tile);  // of a tap
+  // Short taps cost more in pointers than in copying.
+  if (isa.taps != nullptr && bytes % kGroupBytes == 0 && (bytes >= kLeastTapBytes || s.kernel_h * s.kernel_w == 1)) return Rows::kTaps;
+  // Rows a multiple of 4 KiB apart would share a few sets of the cache.
+  const bool whole = s.pointwise() && bytes == groups * kGroupBytes && s.channels * element_bytes(tile) % 4096 != 0;
+  return whole ? Rows::kInPlace : Rows::kGathered;
+}
+
+// Pointers to the taps of output pixels [row, row + rows), tap by tap; padding points to `zeros`.
+void find_taps(const NhwcConv& s, const std::byte* x, int64_t pixel_bytes, int64_t row, int64_t rows, const std::byte* zeros,
+               const std::byte** to) {
+  const int64_t plane = s.out_width * s.out_height;
+  for (int64_t ky = 0; ky < s.kernel_h; ++ky)
+    for (int64_t kx = 0; kx < s.kernel_w; ++kx, to += rows) {
+      const int64_t dx = kx * s.dilation_w - s.pad_left, dy = ky * s.dilation_h - s.pad_top;
+      // Output columns [first, last) read inside the image.
+      const int64_t first = dx >= 0 ? 0 : ceil_div(-dx, s.stride_w), last = s.width > dx ? (s.width - dx - 1) / s.stride_w + 1 : 0;
+      for (int64_t r = 0; r < rows;) {  // line by line
+        const int64_t ox = (row + r) % s.out_width, oy = (row + r) / s.out_width % s.out_height, n = (row + r) / plane;
+        const int64_t count = std::min(rows - r, s.out_width - ox), iy = oy * s.stride_h + dy;
+        const bool inside = iy >= 0 && iy < s.height;
+        const int64_t begin = inside ? std::clamp(first - ox, int64_t{0}, count) : count;
+        const int64_t end = std::clamp(last - ox, begin, count);
+        std::fill_n(to + r, begin, zeros);
+        const std::byte* from = x + ((n * s.height + iy) * s.width + ox * s.stride_w + dx) * pixel_bytes;
+        for (int64_t i = begin; i < end; ++i) to[r + i] = from + i * s.stride_w * pixel_bytes;
+        std::fill_n(to + r + end, count - end, zeros);
+        r += count;
+      }
+    }
+}
+
 // How the work is cut. Threads share rows; when there are too few of them, columns.
 struct Cut {
-  int64_t rows = 0, row_blocks = 0;          // of a block; blocks
-  int64_t panels = 0, column_parts = 0;      // of a part; parts
+  int64_t rows = 0, row_blocks = 0;            // of a block; blocks
+  int64_t panels = 0, column_parts = 0;        // of a part; parts
   int64_t gather_stride = 0, gather_rows = 0;  // bytes; rows in memory
-  int64_t gather_bytes = 0, thread_bytes = 0;
+  int64_t rows_bytes = 0, thread_bytes = 0;    // gathered rows or pointers; all scratch of a thread
 
   int64_t items(const NhwcConv& s) const { return s.groups * row_blocks * column_parts; }
 };
@@ -121,8 +156,9 @@ Cut cut(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, int threa
   c.gather_rows = round_up(c.rows, isa.row_step);
   c.gather_stride = round_up(row_bytes, kPanelRowBytes);
   if (c.gather_stride % 1024 == 0) c.gather_stride += kPanelRowBytes;
-  c.gather_bytes = c.gather_rows * c.gather_stride;
-  c.thread_bytes = round_up(c.gather_bytes + c.gather_rows * kSumColumns * 4, 4096);
+  const int64_t pointers = c.rows * s.kernel_h * s.kernel_w * static_cast<int64_t>(sizeof(void*));
+  c.rows_bytes = round_up(std::max(c.gather_rows * c.gather_stride, pointers + s.group_channels() * 4), kPanelRowBytes);
+  c.thread_bytes = round_up(c.rows_bytes + c.gather_rows * kSumColumns * 4, 4096);
   return c;
 }
 
@@ -193,53 +229,82 @@ size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeig
   return static_cast<size_t>(cut(isa, s, w, threads).thread_bytes * std::max(threads, 1));
 }
 
+namespace {
+
+// One block of rows against a pair of panels, depth cut into sweeps.
+void multiply_rows(const TileIsa& isa, TileBlock t, int64_t groups) {
+  const std::byte *a = t.a, *b = t.b;
+  const int64_t step = round_up(ceil_div(groups, ceil_div(groups, kDepthGroups)), isa.group_step);
+  for (int64_t g = 0; g < groups; g += step) {
+    t.groups = std::min(step, groups - g);
+    t.a = a + g * kGroupBytes;
+    t.b = b + g * kPanelRowBytes;
+    t.accumulate = g > 0;
+    isa.block(t);
+  }
+}
+
+// The same by taps: several to a sweep, or a tap in several sweeps. t.groups: of a tap.
+void multiply_taps(const TileIsa& isa, TileTaps t, int64_t taps) {
+  const auto* a = t.a;
+  const std::byte* b = t.b;
+  const int64_t groups = t.groups, together = std::clamp<int64_t>(kDepthGroups / groups, 1, taps);
+  const int64_t step = ceil_div(groups, ceil_div(groups, kDepthGroups));
+  for (int64_t tap = 0; tap < taps; tap += together) {
+    t.taps = std::min(together, taps - tap);
+    t.a = a + tap * t.a_step;
+    for (int64_t g = 0; g < groups; g += step) {
+      t.groups = std::min(step, groups - g);
+      t.a_offset = g * kGroupBytes;
+      t.b = b + (tap * groups + g) * kPanelRowBytes;
+      t.accumulate = tap > 0 || g > 0;
+      isa.taps(t);
+    }
+  }
+}
+
+}  // namespace
+
 void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x, const PackedWeights& w, const ProductSink& sink,
                     int threads, std::byte* workspace) {
   const int64_t pixels = s.pixels();
   if (pixels == 0 || s.out_channels == 0) return;
   const Cut c = cut(isa, s, w, threads);
+  const Rows how = rows_of(isa, s, w.type, x.type, w.groups);
+  const int pad = w.type == TileType::kU8S8 ? x.zero : 0;
   const Gather gather = {s, static_cast<const std::byte*>(x.data), element_bytes(x.type), element_bytes(w.type), load_of(w.type, x.type),
-                         isa.narrow != nullptr ? isa.narrow : narrow_portable, w.type == TileType::kU8S8 ? x.zero : 0, w.groups * kGroupBytes};
-  const bool direct = in_place(s, w.type, x.type, w.groups);
-  const int64_t sweeps = ceil_div(w.groups, kDepthGroups);
-  const int64_t depth_groups = round_up(ceil_div(w.groups, sweeps), isa.group_step);
+                         isa.narrow != nullptr ? isa.narrow : narrow_portable, pad, w.groups * kGroupBytes};
+  const int64_t taps = s.kernel_h * s.kernel_w, pixel_bytes = s.channels * gather.tile_bytes, tap_bytes = s.group_channels() * gather.tile_bytes;
   const int64_t items = c.items(s), ranges = std::min<int64_t>(std::max(threads, 1), items);
   // One range per thread, numbered, so that each knows its scratch.
   parallel_for(ranges, 1, [&](int64_t first_range, int64_t last_range) {
     for (int64_t range = first_range; range < last_range; ++range) {
-      std::byte* gathered = workspace + range * c.thread_bytes;
-      auto* sums = reinterpret_cast<float*>(gathered + c.gather_bytes);
-      int64_t held = -1;  // which rows are gathered
+      std::byte* rows_here = workspace + range * c.thread_bytes;
+      auto* sums = reinterpret_cast<float*>(rows_here + c.rows_bytes);
+      auto** pointers = reinterpret_cast<const std::byte**>(rows_here);
+      std::byte* zeros = rows_here + c.rows * taps * static_cast<int64_t>(sizeof(void*));
+      if (how == Rows::kTaps) std::memset(zeros, pad, static_cast<size_t>(tap_bytes));
+      int64_t held = -1;  // block of rows that is gathered or found
       for (int64_t i = items * range / ranges; i < items * (range + 1) / ranges; ++i) {
         const int64_t part = i % c.column_parts, block = i / c.column_parts % c.row_blocks, group = i / (c.column_parts * c.row_blocks);
         const int64_t row = block * c.rows, rows = std::min(c.rows, pixels - row);
-        TileBlock t;
-        t.rows = rows;
-        if (direct && row + round_up(rows, isa.row_step) <= pixels) {
-          t.a_stride = s.channels * gather.tile_bytes;
-          t.a = gather.x + row * t.a_stride + group * s.group_channels() * gather.tile_bytes;
-        } else {
-          if (held != i / c.column_parts)
-            for (int64_t r = 0; r < rows; ++r) gather.row(row + r, group, gathered + r * c.gather_stride);
+        const std::byte* x_group = gather.x + group * s.group_channels() * gather.given_bytes;
+        const bool in_place = how == Rows::kInPlace && row + round_up(rows, isa.row_step) <= pixels;
+        if (held != i / c.column_parts && !in_place) {
+          if (how == Rows::kTaps) find_taps(s, x_group, pixel_bytes, row, rows, zeros, pointers);
+          else for (int64_t r = 0; r < rows; ++r) gather.row(row + r, group, rows_here + r * c.gather_stride);
           held = i / c.column_parts;
-          t.a = gathered;
-          t.a_stride = c.gather_stride;
         }
-        const std::byte* a = t.a;
-        t.b_stride = w.panel_bytes();
-        t.c = sums;
-        t.c_stride = kSumColumns;
         const int64_t end = std::min(w.panels, (part + 1) * c.panels);
         for (int64_t p = part * c.panels; p < end; p += kPanelsAtOnce) {
-          t.panels = std::min(kPanelsAtOnce, end - p);
-          for (int64_t g = 0; g < w.groups; g += depth_groups) {
-            t.groups = std::min(depth_groups, w.groups - g);
-            t.a = a + g * kGroupBytes;
-            t.b = w.panel(group, p) + g * kPanelRowBytes;
-            t.accumulate = g > 0;
-            isa.block(t);
-          }
-          const int64_t column = p * kPanelColumns, columns = std::min(t.panels * kPanelColumns, s.group_out() - column);
+          const int64_t panels = std::min(kPanelsAtOnce, end - p);
+          const std::byte* b = w.panel(group, p);
+          if (how == Rows::kTaps)
+            multiply_taps(isa, {rows, panels, taps, tap_bytes / kGroupBytes, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns}, taps);
+          else
+            multiply_rows(isa, {rows, panels, 0, in_place ? x_group + row * pixel_bytes : rows_here, in_place ? pixel_bytes : c.gather_stride, b,
+                                w.panel_bytes(), false, sums, kSumColumns}, w.groups);
+          const int64_t column = p * kPanelColumns, columns = std::min(panels * kPanelColumns, s.group_out() - column);
           sink.take(row, rows, group * s.group_out() + column, columns, sums, kSumColumns);
         }
       }

@@ -38,6 +38,19 @@ struct TileBlock {
   int64_t c_stride = 0;
 };
 
+// The same with a left operand that lies in pieces (taps of a convolution): piece t of row r is `groups` groups at
+// a[t * a_step + r] + a_offset. In b the pieces follow one another.
+struct TileTaps {
+  int64_t rows = 0, panels = 0, taps = 0, groups = 0;
+  const std::byte* const* a = nullptr;
+  int64_t a_step = 0, a_offset = 0;
+  const std::byte* b = nullptr;
+  int64_t b_stride = 0;
+  bool accumulate = false;
+  void* c = nullptr;
+  int64_t c_stride = 0;
+};
+
 struct TileIsa {
   const char* name;
   // Memory of a and c must exist up to a multiple of this many rows; what lies in the rows beyond does not matter, and
@@ -46,6 +59,8 @@ struct TileIsa {
   // `groups` is a multiple of this. Depth beyond the true one is zero in a and b alike (0 times NaN is NaN).
   int64_t group_step;
   void (*block)(const TileBlock&);
+  // Null where rows must lie in one piece. Takes any number of groups.
+  void (*taps)(const TileTaps&) = nullptr;
   // f32 to bf16, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
   void (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
 };

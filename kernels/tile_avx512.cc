@@ -65,34 +65,40 @@ struct U8S8 {
 
 // kRows rows by kPanels (1 or 2) panels.
 template <typename Product, int kRows, int kPanels>
-void tile(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t b_stride, int64_t groups, bool accumulate, int32_t* c,
-          int64_t c_stride) {
+void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c) {
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int p = 0; p < kPanels; ++p)
-      sum[r][p] = accumulate ? _mm512_loadu_si512(c + r * c_stride + p * kPanelColumns) : _mm512_setzero_si512();
+      sum[r][p] = t.accumulate ? _mm512_loadu_si512(c + r * t.c_stride + p * kPanelColumns) : _mm512_setzero_si512();
   }
-  for (int64_t g = 0; g < groups; ++g, a += kGroupBytes, b += kPanelRowBytes) {
-    const __m512i b0 = _mm512_loadu_si512(b);
-    if constexpr (kPanels == 2) {
-      const __m512i b1 = _mm512_loadu_si512(b + b_stride);
+  const int64_t b_stride = t.b_stride;
+  for (int64_t tap = 0; tap < t.taps; ++tap, a += t.a_step) {
+    const std::byte* row[kRows];
 #pragma GCC unroll 14
-      for (int r = 0; r < kRows; ++r) Product::row(a + r * a_stride, b0, b1, sum[r][0], sum[r][1]);
-    } else {
+    for (int r = 0; r < kRows; ++r) row[r] = a[r] + t.a_offset;
+    const int64_t bytes = t.groups * kGroupBytes;
+    for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
+      const __m512i b0 = _mm512_loadu_si512(b);
+      if constexpr (kPanels == 2) {
+        const __m512i b1 = _mm512_loadu_si512(b + b_stride);
 #pragma GCC unroll 14
-      for (int r = 0; r < kRows; ++r) Product::row(a + r * a_stride, b0, sum[r][0]);
+        for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, b1, sum[r][0], sum[r][1]);
+      } else {
+#pragma GCC unroll 14
+        for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, sum[r][0]);
+      }
     }
   }
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int p = 0; p < kPanels; ++p) _mm512_storeu_si512(c + r * c_stride + p * kPanelColumns, sum[r][p]);
+    for (int p = 0; p < kPanels; ++p) _mm512_storeu_si512(c + r * t.c_stride + p * kPanelColumns, sum[r][p]);
   }
 }
 
-using TileFn = void (*)(const std::byte*, int64_t, const std::byte*, int64_t, int64_t, bool, int32_t*, int64_t);
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*);
 
 template <typename Product, int kPanels>
 TileFn tile_of(int64_t rows) {
@@ -103,22 +109,37 @@ TileFn tile_of(int64_t rows) {
   return kTable[rows - 1];
 }
 
-template <typename Product>
-void block(const TileBlock& t) {
-  if (t.rows <= 0 || t.panels <= 0) return;
-  // Rows are shared out evenly: 49 rows are 13 + 12 + 12 + 12, not 14 + 14 + 14 + 7.
+// `rows_at(r)` gives the pointers of rows r and up.
+template <typename Product, typename RowsAt>
+void sweep(const TileTaps& t, RowsAt rows_at) {
+  if (t.rows <= 0) return;
+  // Rows are shared out evenly: 49 rows are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
   const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t p = 0; p < t.panels; p += 2) {
     const bool pair = p + 1 < t.panels;
-    const std::byte* b = t.b + p * t.b_stride;
-    auto* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
+    int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
     for (int64_t i = 0, r = 0; i < parts; ++i) {
       const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
       const TileFn fn = pair ? tile_of<Product, 2>(rows) : tile_of<Product, 1>(rows);
-      fn(t.a + r * t.a_stride, t.a_stride, b, t.b_stride, t.groups, t.accumulate, c + r * t.c_stride, t.c_stride);
+      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride);
       r += rows;
     }
   }
+}
+
+template <typename Product>
+void taps(const TileTaps& t) {
+  sweep<Product>(t, [&](int64_t r, int64_t) { return t.a + r; });
+}
+
+template <typename Product>
+void block(const TileBlock& k) {
+  const std::byte* rows_here[kMaxRows];
+  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride};
+  sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
+    for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
+    return rows_here;
+  });
 }
 
 // In integers, so that the bits are those of libds/base/half.h, subnormal numbers included.
@@ -138,17 +159,17 @@ void narrow(int64_t n, const float* src, uint16_t* dst) {
 }  // namespace
 
 const TileIsa& avx512_tile_f32() {
-  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>};
+  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>, taps<F32>};
   return isa;
 }
 
 const TileIsa& avx512_tile_bf16() {
-  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, narrow};
+  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, taps<Bf16>, narrow};
   return isa;
 }
 
 const TileIsa& avx512_tile_u8s8() {
-  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<U8S8>};
+  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<U8S8>, taps<U8S8>};
   return isa;
 }
 
