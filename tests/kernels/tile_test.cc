@@ -305,6 +305,8 @@ TEST_P(TileKernel, BlocksBeyondL1) {
   check({33, 4, 256}, true, 2);
   check({96, 2, 256}, false, 3);
   check({16, 2, 512}, true, 4);
+  check({7, 11, 96}, false, 5);
+  check({16, 8, 64}, true, 6);
 }
 
 TEST_P(TileKernel, WithoutDepthIsZeroOrUnchanged) {
