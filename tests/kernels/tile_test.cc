@@ -269,6 +269,14 @@ class TileKernel : public testing::TestWithParam<Candidate> {
     const BlockCase c(GetParam().type, *isa_, sizes, accumulate, seed);
     isa_->block(c.block());
     EXPECT_EQ(c.mistake(), "") << "seed " << seed;
+#if defined(__x86_64__)
+    if (GetParam().amx) {
+      // Tile state left behind would be saved and restored with every switch of threads.
+      uint8_t config[64];
+      __asm__ volatile("sttilecfg %0" : "=m"(config));
+      EXPECT_EQ(config[0], 0) << "tiles are still configured after the block";
+    }
+#endif
   }
 
   const TileIsa* isa_ = nullptr;
