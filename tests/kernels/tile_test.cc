@@ -1,0 +1,339 @@
+// Tile kernels (kernels/tile.h) of every instruction set against sums in double or, for 8 bits, in 64-bit
+// integers. AMX runs on the CPU where it has AMX, else in software (tests/support/amx_emulator.h); the output
+// says which.
+#include "kernels/tile.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "libds/base/random.h"
+#include "tests/support/amx_emulator.h"
+
+namespace ds::kernels {
+namespace {
+
+struct Candidate {
+  std::string name;
+  TileType type;
+  const TileIsa& (*get)();
+  Isa needs;
+  bool amx = false;
+};
+
+void PrintTo(const Candidate& candidate, std::ostream* out) { *out << candidate.name; }
+
+std::vector<Candidate> candidates() {
+  std::vector<Candidate> all;
+#if __has_include("kernels/tile.cc")
+  all.push_back({"portable_f32", TileType::kF32,
+                 []() -> const TileIsa& { return portable_tile(TileType::kF32); }, Isa::kPortable});
+  all.push_back({"portable_bf16", TileType::kBf16,
+                 []() -> const TileIsa& { return portable_tile(TileType::kBf16); }, Isa::kPortable});
+  all.push_back({"portable_u8s8", TileType::kU8S8,
+                 []() -> const TileIsa& { return portable_tile(TileType::kU8S8); }, Isa::kPortable});
+#endif
+#if defined(__x86_64__)
+#if __has_include("kernels/tile_avx2.cc")
+  all.push_back({"avx2_f32", TileType::kF32, avx2_tile_f32, Isa::kAvx2});
+#endif
+#if __has_include("kernels/tile_avx512.cc")
+  all.push_back({"avx512_f32", TileType::kF32, avx512_tile_f32, Isa::kAvx512});
+  all.push_back({"avx512_bf16", TileType::kBf16, avx512_tile_bf16, Isa::kVnni});
+  all.push_back({"avx512_u8s8", TileType::kU8S8, avx512_tile_u8s8, Isa::kVnni});
+#endif
+  all.push_back({"amx_bf16", TileType::kBf16, amx_tile_bf16, Isa::kAmx, true});
+  all.push_back({"amx_u8s8", TileType::kU8S8, amx_tile_u8s8, Isa::kAmx, true});
+#endif
+  return all;
+}
+
+int64_t element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kBf16 ? 2 : 1; }
+
+uint16_t truncated_to_bf16(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+double widened(uint16_t bf16) {
+  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return static_cast<double>(x);
+}
+
+void fill_group(Random& random, TileType type, bool is_a, std::byte* group) {
+  if (type == TileType::kF32) {
+    const auto x = static_cast<float>(random.normal());
+    std::memcpy(group, &x, sizeof x);
+  } else if (type == TileType::kBf16) {
+    const uint16_t x[2] = {truncated_to_bf16(static_cast<float>(random.normal())),
+                           truncated_to_bf16(static_cast<float>(random.normal()))};
+    std::memcpy(group, x, sizeof x);
+  } else {
+    // Runs of the extremes, where 16-bit sums of pairs would saturate, among values of the whole range.
+    const bool extreme = random.below(4) == 0;
+    for (int i = 0; i < 4; ++i)
+      group[i] = extreme ? std::byte{static_cast<uint8_t>(is_a              ? 255
+                                                          : random.below(2) ? 127
+                                                                            : 128)}
+                         : std::byte{static_cast<uint8_t>(random.below(256))};
+  }
+}
+
+// Exact product of a group and the sum of its magnitudes.
+struct Exact {
+  double sum = 0, magnitude = 0;
+  int64_t integer = 0;
+};
+
+void add_group(TileType type, const std::byte* a, const std::byte* b, Exact& exact) {
+  const auto add = [&exact](double x, double y) {
+    exact.sum += x * y;
+    exact.magnitude += std::abs(x * y);
+  };
+  if (type == TileType::kF32) {
+    float x, y;
+    std::memcpy(&x, a, sizeof x);
+    std::memcpy(&y, b, sizeof y);
+    add(static_cast<double>(x), static_cast<double>(y));
+  } else if (type == TileType::kBf16) {
+    uint16_t x[2], y[2];
+    std::memcpy(x, a, sizeof x);
+    std::memcpy(y, b, sizeof y);
+    for (int i = 0; i < 2; ++i) add(widened(x[i]), widened(y[i]));
+  } else {
+    for (int i = 0; i < 4; ++i) exact.integer += std::to_integer<int>(a[i]) * static_cast<int8_t>(b[i]);
+  }
+}
+
+struct Sizes {
+  int64_t rows, panels, groups;
+};
+
+// Memory of one block: rows apart by more than they need, a and c misaligned, everything that is not operand
+// filled with 0xFF, which is NaN, and checked afterwards. The memory of a and b ends with their last operand,
+// for the address sanitizer.
+class BlockCase {
+ public:
+  BlockCase(TileType type, const TileIsa& isa, Sizes sizes, bool accumulate, uint64_t seed)
+      : type_(type), sizes_(sizes), random_(seed) {
+    padded_rows_ = (sizes.rows + isa.row_step - 1) / isa.row_step * isa.row_step;
+    columns_ = sizes.panels * kPanelColumns;
+    const int64_t element = element_bytes(type);
+    a_offset_ = below(64 / element) * element;
+    a_stride_ = sizes.groups * kGroupBytes + below(80 / element) * element;
+    b_stride_ = sizes.groups * kPanelRowBytes + below(3) * kPanelRowBytes;
+    c_offset_ = kGuard + below(16);
+    c_stride_ = columns_ + below(20);
+    a_.assign(static_cast<size_t>(a_offset_ + (padded_rows_ - 1) * a_stride_ + sizes.groups * kGroupBytes),
+              std::byte{0xFF});
+    b_storage_.assign(
+        static_cast<size_t>(64 + (sizes.panels - 1) * b_stride_ + sizes.groups * kPanelRowBytes),
+        std::byte{0xFF});
+    b_ = b_storage_.data() + (64 - reinterpret_cast<uintptr_t>(b_storage_.data()) % 64);
+    c_.assign(static_cast<size_t>(c_offset_ + padded_rows_ * c_stride_ + kGuard), kUntouched);
+    for (int64_t r = 0; r < sizes.rows; ++r)
+      for (int64_t g = 0; g < sizes.groups; ++g) fill_group(random_, type, true, a_group(r, g));
+    for (int64_t column = 0; column < columns_; ++column)
+      for (int64_t g = 0; g < sizes.groups; ++g) fill_group(random_, type, false, b_group(column, g));
+    if (accumulate) {
+      for (int64_t r = 0; r < sizes.rows; ++r)
+        for (int64_t column = 0; column < columns_; ++column) {
+          uint32_t value = random_.u32() >> 8;
+          if (type != TileType::kU8S8) {
+            const auto x = static_cast<float>(random_.normal());
+            std::memcpy(&value, &x, sizeof value);
+          }
+          c_[c_index(r, column)] = value;
+        }
+    }
+    block_ = {.rows = sizes.rows,
+              .panels = sizes.panels,
+              .groups = sizes.groups,
+              .a = a_.data() + a_offset_,
+              .a_stride = a_stride_,
+              .b = b_,
+              .b_stride = b_stride_,
+              .accumulate = accumulate,
+              .c = c_.data() + c_offset_,
+              .c_stride = c_stride_};
+    before_ = c_;
+  }
+
+  const TileBlock& block() const { return block_; }
+
+  // Empty when all is as it should be.
+  std::string mistake() const {
+    std::vector<bool> writable(c_.size(), false);
+    for (int64_t r = 0; r < padded_rows_; ++r)
+      for (int64_t column = 0; column < columns_; ++column) writable[c_index(r, column)] = true;
+    for (size_t i = 0; i < c_.size(); ++i)
+      if (!writable[i] && c_[i] != kUntouched)
+        return fmt::format("wrote at element {} of c", static_cast<int64_t>(i) - c_offset_) + describe();
+    for (int64_t r = 0; r < sizes_.rows; ++r)
+      for (int64_t column = 0; column < columns_; ++column)
+        if (std::string wrong = mistake_at(r, column); !wrong.empty()) return wrong + describe();
+    return "";
+  }
+
+ private:
+  static constexpr int64_t kGuard = 64;
+  static constexpr uint32_t kUntouched = 0xFFFFFFFF;
+
+  int64_t below(int64_t bound) { return static_cast<int64_t>(random_.below(static_cast<uint64_t>(bound))); }
+  std::byte* a_group(int64_t r, int64_t g) { return a_.data() + a_offset_ + r * a_stride_ + g * kGroupBytes; }
+  const std::byte* a_group(int64_t r, int64_t g) const { return const_cast<BlockCase*>(this)->a_group(r, g); }
+  std::byte* b_group(int64_t column, int64_t g) const {
+    return b_ + column / kPanelColumns * b_stride_ +
+           (g * kPanelColumns + column % kPanelColumns) * kGroupBytes;
+  }
+  size_t c_index(int64_t r, int64_t column) const {
+    return static_cast<size_t>(c_offset_ + r * c_stride_ + column);
+  }
+
+  std::string mistake_at(int64_t r, int64_t column) const {
+    Exact exact;
+    for (int64_t g = 0; g < sizes_.groups; ++g) add_group(type_, a_group(r, g), b_group(column, g), exact);
+    const uint32_t got_bits = c_[c_index(r, column)], before_bits = before_[c_index(r, column)];
+    if (type_ == TileType::kU8S8) {
+      const int64_t expected = exact.integer + (block_.accumulate ? static_cast<int32_t>(before_bits) : 0);
+      const int64_t got = static_cast<int32_t>(got_bits);
+      return got == expected ? "" : fmt::format("c[{}, {}] is {}, expected {}", r, column, got, expected);
+    }
+    float got, before = 0;
+    std::memcpy(&got, &got_bits, sizeof got);
+    if (block_.accumulate) std::memcpy(&before, &before_bits, sizeof before);
+    const double expected = exact.sum + static_cast<double>(before);
+    // A sum of n products in any order, each rounded at most once and each addition once.
+    const int64_t n = sizes_.groups * (type_ == TileType::kBf16 ? 2 : 1);
+    const double bound =
+        static_cast<double>(n + 2) * 0x1p-24 * (exact.magnitude + std::abs(static_cast<double>(before)));
+    const bool close = std::abs(static_cast<double>(got) - expected) <= bound;  // false for NaN
+    return close ? "" : fmt::format("c[{}, {}] is {}, expected {} +- {}", r, column, got, expected, bound);
+  }
+
+  std::string describe() const {
+    return fmt::format(" (rows {}, panels {}, groups {}, a + {} by {}, b by {}, c + {} by {}, accumulate {})",
+                       sizes_.rows, sizes_.panels, sizes_.groups, a_offset_, a_stride_, b_stride_,
+                       c_offset_ - kGuard, c_stride_, block_.accumulate);
+  }
+
+  TileType type_;
+  Sizes sizes_;
+  Random random_;
+  int64_t padded_rows_ = 0, columns_ = 0, a_offset_ = 0, a_stride_ = 0, b_stride_ = 0, c_offset_ = 0,
+          c_stride_ = 0;
+  std::vector<std::byte> a_, b_storage_;
+  std::byte* b_ = nullptr;
+  std::vector<uint32_t> c_, before_;
+  TileBlock block_;
+};
+
+class TileKernel : public testing::TestWithParam<Candidate> {
+ protected:
+  static void SetUpTestSuite() {
+    std::printf("AMX: %s\n", test::amx_is_real() ? "real, of this CPU"
+                                                 : "emulated in software, this CPU or system has none");
+  }
+
+  void SetUp() override {
+    const Candidate& candidate = GetParam();
+    // AMX units are compiled for AVX-512 too.
+    const bool emulate = candidate.amx && !test::amx_is_real();
+    const Isa needs = emulate ? Isa::kAvx512 : candidate.needs;
+    if (cpu_isa() < needs) GTEST_SKIP() << "this CPU (or DS_ISA) has no " << isa_name(needs);
+    if (candidate.name == "avx512_bf16" && !cpu_has_bf16()) GTEST_SKIP() << "this CPU has no AVX512_BF16";
+    if (candidate.amx) emulator_ = std::make_unique<test::AmxEmulator>();
+    isa_ = &candidate.get();
+    executed_before_ = test::AmxEmulator::executed();
+  }
+
+  void TearDown() override {
+    if (isa_ == nullptr) return;
+    EXPECT_EQ(test::AmxEmulator::executed() > executed_before_, emulator_ != nullptr && emulator_->active())
+        << "tile instructions executed in software";
+  }
+
+  void check(Sizes sizes, bool accumulate, uint64_t seed) const {
+    const BlockCase c(GetParam().type, *isa_, sizes, accumulate, seed);
+    isa_->block(c.block());
+    EXPECT_EQ(c.mistake(), "") << "seed " << seed;
+#if defined(__x86_64__)
+    if (GetParam().amx) {
+      // Tile state left behind would be saved and restored with every switch of threads.
+      uint8_t config[64];
+      __asm__ volatile("sttilecfg %0" : "=m"(config));
+      EXPECT_EQ(config[0], 0) << "tiles are still configured after the block";
+    }
+#endif
+  }
+
+  const TileIsa* isa_ = nullptr;
+
+ private:
+  std::unique_ptr<test::AmxEmulator> emulator_;
+  long long executed_before_ = 0;
+};
+
+TEST_P(TileKernel, RandomBlocks) {
+  constexpr uint64_t kBlocks = 60;
+  const int64_t group_step = isa_->group_step;
+  for (uint64_t seed = 1; seed <= kBlocks && !HasFailure(); ++seed) {
+    Random random(seed, 7);
+    const auto between = [&random](int64_t low, int64_t high) {
+      return low + static_cast<int64_t>(random.below(static_cast<uint64_t>(high - low + 1)));
+    };
+    const int64_t steps = between(1, std::max<int64_t>(3, 40 / group_step));
+    check({between(1, 70), between(1, 5), steps * group_step}, seed % 2 == 0, seed);
+  }
+}
+
+TEST_P(TileKernel, EveryRemainderOfRowsAndPanels) {
+  const int64_t groups = isa_->group_step == 1 ? 3 : isa_->group_step;
+  for (int64_t rows = 1; rows <= 50 && !HasFailure(); ++rows)
+    for (int64_t panels = 1; panels <= 5; ++panels)
+      check({rows, panels, groups}, (rows + panels) % 2 == 0, 1000);
+}
+
+// Blocks whose rows do not fit into L1 beside the weights, where kernels may load and fetch ahead in another
+// way.
+TEST_P(TileKernel, BlocksBeyondL1) {
+  check({70, 3, 128}, false, 1);
+  check({33, 4, 256}, true, 2);
+  check({96, 2, 256}, false, 3);
+  check({16, 2, 512}, true, 4);
+  check({7, 11, 96}, false, 5);
+  check({16, 8, 64}, true, 6);
+}
+
+TEST_P(TileKernel, WithoutDepthIsZeroOrUnchanged) {
+  check({5, 3, 0}, false, 1);
+  check({40, 2, 0}, true, 2);
+}
+
+TEST_P(TileKernel, ThreadsDoNotDisturbEachOther) {
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 3; ++t)
+    threads.emplace_back([this, t] {
+      for (uint64_t i = 0; i < 6; ++i)
+        check({static_cast<int64_t>(20 + 7 * t + i), 3, 32}, i % 2 == 0, 100 * t + i);
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, TileKernel, testing::ValuesIn(candidates()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace ds::kernels
