@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/unary_math.h"
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
 namespace {
-
-template <typename T>
-T sigmoid(T x) {
-  return T(1) / (T(1) + std::exp(-x));
-}
 
 template <typename T, typename F>
 void apply(int64_t n, const T* addend, T* y, F f) {
@@ -42,6 +38,9 @@ void apply_epilogue(const Epilogue& e, int64_t n, const T* addend, T* y) {
     case Activation::kHardSwish:
       return apply(n, addend, y, [](T x) { return x * std::min(std::max(x / T(6) + T(0.5), T(0)), T(1)); });
     case Activation::kSilu: return apply(n, addend, y, [](T x) { return x * sigmoid(x); });
+    case Activation::kGelu: return apply(n, addend, y, [](T x) { return unary_value<Unary::kGelu>(x, T(0), T(0)); });
+    case Activation::kGeluTanh: return apply(n, addend, y, [](T x) { return unary_value<Unary::kGeluTanh>(x, T(0), T(0)); });
+    case Activation::kTanh: return apply(n, addend, y, [](T x) { return std::tanh(x); });
   }
 }
 

@@ -5,7 +5,7 @@
 
 namespace ds::kernels {
 
-enum class Activation { kNone, kRelu, kClip, kSigmoid, kHardSwish, kSilu };
+enum class Activation { kNone, kRelu, kClip, kSigmoid, kHardSwish, kSilu, kGelu, kGeluTanh, kTanh };
 
 struct Epilogue {
   Activation activation = Activation::kNone;

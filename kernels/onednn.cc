@@ -149,6 +149,9 @@ dnnl::primitive_attr attributes(const Epilogue& epilogue) {
     case A::kClip: ops.append_eltwise(1.0f, algorithm::eltwise_clip, epilogue.low, epilogue.high); break;
     case A::kSigmoid: ops.append_eltwise(1.0f, algorithm::eltwise_logistic, 0.0f, 0.0f); break;
     case A::kHardSwish: ops.append_eltwise(1.0f, algorithm::eltwise_hardswish, 0.0f, 0.0f); break;
+    case A::kGelu: ops.append_eltwise(1.0f, algorithm::eltwise_gelu_erf, 0.0f, 0.0f); break;
+    case A::kGeluTanh: ops.append_eltwise(1.0f, algorithm::eltwise_gelu_tanh, 0.0f, 0.0f); break;
+    case A::kTanh: ops.append_eltwise(1.0f, algorithm::eltwise_tanh, 0.0f, 0.0f); break;
     case A::kSilu: ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.0f, 0.0f); break;
   }
   attr.set_post_ops(ops);
@@ -158,7 +161,11 @@ dnnl::primitive_attr attributes(const Epilogue& epilogue) {
 dnnl::memory::desc activation_desc(const std::vector<int64_t>& dims, int block) {
   using Tag = dnnl::memory::format_tag;
   if (block == 1) return plain_desc(dims);
-  DS_CHECK(dims.size() >= 3 && dims.size() <= 5 && (block == 8 || block == 16));
+  DS_CHECK(dims.size() >= 3 && dims.size() <= 5 && (block == kChannelsLast || block == 8 || block == 16));
+  if (block == kChannelsLast) {
+    constexpr Tag kLast[] = {Tag::nwc, Tag::nhwc, Tag::ndhwc};
+    return {dims, dnnl::memory::data_type::f32, kLast[dims.size() - 3]};
+  }
   constexpr Tag kTags[2][3] = {{Tag::nCw8c, Tag::nChw8c, Tag::nCdhw8c}, {Tag::nCw16c, Tag::nChw16c, Tag::nCdhw16c}};
   return {dims, dnnl::memory::data_type::f32, kTags[block == 8 ? 0 : 1][dims.size() - 3]};
 }

@@ -7,7 +7,8 @@
 // oneDNN as well. Makers return null, with the reason in `why`, when oneDNN has nothing better than its
 // reference code for the request.
 //
-// Legend: a `block` is 1 for a plain operand, else the channels per block of nChw8c or nChw16c.
+// Legend: a `block` is 1 for a plain operand, kChannelsLast for one with channels innermost, else the channels per
+// block of nChw8c or nChw16c.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,8 @@
 #include "kernels/pool.h"
 
 namespace ds::kernels::onednn {
+
+constexpr int kChannelsLast = 0;
 
 // Constant weights, asked for only by programs that pack them. Empty: not constant. May give null in a
 // program that is made for its sizes only and never run.

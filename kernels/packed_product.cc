@@ -205,6 +205,7 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
   packed.panels = ceil_div(s.group_out(), kPanelColumns);
   packed.groups = round_up(ceil_div(s.depth(), per_group), isa.group_step);
   packed.data = PackedBytes(static_cast<size_t>(s.groups * packed.panels * packed.panel_bytes()));
+  if (w == nullptr) return packed;
   const auto put = [](auto value, std::byte* to) { std::memcpy(to, &value, sizeof value); };
   if (type == TileType::kU8S8) {
     packed.column_sums.assign(static_cast<size_t>(s.out_channels), 0);
@@ -246,6 +247,7 @@ void multiply_rows(const TileIsa& isa, TileBlock t, int64_t groups) {
 
 // The same by taps: several to a sweep, or a tap in several sweeps. t.groups: of a tap.
 void multiply_taps(const TileIsa& isa, TileTaps t, int64_t taps) {
+  const std::byte* next = t.next_b;
   const auto* a = t.a;
   const std::byte* b = t.b;
   const int64_t groups = t.groups, together = std::clamp<int64_t>(kDepthGroups / groups, 1, taps);
@@ -258,6 +260,8 @@ void multiply_taps(const TileIsa& isa, TileTaps t, int64_t taps) {
       t.a_offset = g * kGroupBytes;
       t.b = b + (tap * groups + g) * kPanelRowBytes;
       t.accumulate = tap > 0 || g > 0;
+      const bool last = tap + together >= taps && g + step >= groups;
+      t.next_b = last ? next : t.b + t.taps * t.groups * kPanelRowBytes;
       isa.taps(t);
     }
   }
@@ -300,7 +304,8 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
           const int64_t panels = std::min(kPanelsAtOnce, end - p);
           const std::byte* b = w.panel(group, p);
           if (how == Rows::kTaps)
-            multiply_taps(isa, {rows, panels, taps, tap_bytes / kGroupBytes, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns}, taps);
+            multiply_taps(isa, {rows, panels, taps, tap_bytes / kGroupBytes, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns,
+                                p + kPanelsAtOnce < end ? w.panel(group, p + kPanelsAtOnce) : nullptr}, taps);
           else
             multiply_rows(isa, {rows, panels, 0, in_place ? x_group + row * pixel_bytes : rows_here, in_place ? pixel_bytes : c.gather_stride, b,
                                 w.panel_bytes(), false, sums, kSumColumns}, w.groups);

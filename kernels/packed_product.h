@@ -46,6 +46,7 @@ struct PackedWeights {
   PackedBytes data;
   std::vector<int32_t> column_sums;  // 8 bits: sums of the weights of each output channel
 
+  size_t bytes() const { return data.size() + column_sums.size() * sizeof(int32_t); }
   int64_t panel_bytes() const { return groups * kPanelRowBytes; }
   const std::byte* panel(int64_t conv_group, int64_t p) const { return data.data() + (conv_group * panels + p) * panel_bytes(); }
 };
@@ -53,7 +54,7 @@ struct PackedWeights {
 // What weights are given as. kU8Shifted: unsigned with zero point 128.
 enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
 
-// w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`.
+// w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`; null: zeros.
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
 // What the left operand is given as.

@@ -62,10 +62,11 @@ const TileIsa& portable_tile(TileType type) {
 
 const TileIsa* tile_isa([[maybe_unused]] TileType type, [[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
+  const bool tiles = isa >= Isa::kAmx;
   switch (type) {
     case TileType::kF32: return isa >= Isa::kAvx512 ? &avx512_tile_f32() : nullptr;
-    case TileType::kBf16: return isa >= Isa::kVnni && cpu_has_bf16() ? &avx512_tile_bf16() : nullptr;
-    case TileType::kU8S8: return isa >= Isa::kVnni ? &avx512_tile_u8s8() : nullptr;
+    case TileType::kBf16: return tiles ? &amx_tile_bf16() : isa >= Isa::kVnni && cpu_has_bf16() ? &avx512_tile_bf16() : nullptr;
+    case TileType::kU8S8: return tiles ? &amx_tile_u8s8() : isa >= Isa::kVnni ? &avx512_tile_u8s8() : nullptr;
   }
 #endif
   return nullptr;

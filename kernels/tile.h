@@ -49,6 +49,8 @@ struct TileTaps {
   bool accumulate = false;
   void* c = nullptr;
   int64_t c_stride = 0;
+  // Weights that will be wanted next, as many and as far apart as b's: a hint to fetch them.
+  const std::byte* next_b = nullptr;
 };
 
 struct TileIsa {

@@ -3,6 +3,8 @@
 // multiply ports are the bound as long as the panels of a depth block stay in L1.
 #include <immintrin.h>
 
+#include <utility>
+
 #include "kernels/tile.h"
 
 namespace ds::kernels {
@@ -63,9 +65,10 @@ struct U8S8 {
   }
 };
 
-// kRows rows by kPanels (1 or 2) panels.
-template <typename Product, int kRows, int kPanels>
+// kRows rows by kPanels (1 or 2) panels. kFetch: this is the last tile to use b, the next panels are fetched meanwhile.
+template <typename Product, int kRows, int kPanels, bool kFetch>
 void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c) {
+  const std::byte* next = t.next_b;
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
@@ -81,6 +84,11 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
     const int64_t bytes = t.groups * kGroupBytes;
     for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
       const __m512i b0 = _mm512_loadu_si512(b);
+      if constexpr (kFetch) {
+        _mm_prefetch(next, _MM_HINT_T0);
+        if constexpr (kPanels == 2) _mm_prefetch(next + b_stride, _MM_HINT_T0);
+        next += kPanelRowBytes;
+      }
       if constexpr (kPanels == 2) {
         const __m512i b1 = _mm512_loadu_si512(b + b_stride);
 #pragma GCC unroll 14
@@ -100,13 +108,17 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
 
 using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*);
 
-template <typename Product, int kPanels>
-TileFn tile_of(int64_t rows) {
-  static constexpr TileFn kTable[] = {
-      tile<Product, 1, kPanels>,  tile<Product, 2, kPanels>,  tile<Product, 3, kPanels>,  tile<Product, 4, kPanels>,  tile<Product, 5, kPanels>,
-      tile<Product, 6, kPanels>,  tile<Product, 7, kPanels>,  tile<Product, 8, kPanels>,  tile<Product, 9, kPanels>,  tile<Product, 10, kPanels>,
-      tile<Product, 11, kPanels>, tile<Product, 12, kPanels>, tile<Product, 13, kPanels>, tile<Product, 14, kPanels>};
+template <typename Product, int kPanels, bool kFetch, int... kRows>
+TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
+  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels, kFetch>...};
   return kTable[rows - 1];
+}
+
+template <typename Product>
+TileFn tile_of(int64_t rows, bool pair, bool fetch) {
+  constexpr std::make_integer_sequence<int, kMaxRows> kAll;
+  if (fetch) return pair ? tile_of<Product, 2, true>(rows, kAll) : tile_of<Product, 1, true>(rows, kAll);
+  return pair ? tile_of<Product, 2, false>(rows, kAll) : tile_of<Product, 1, false>(rows, kAll);
 }
 
 // `rows_at(r)` gives the pointers of rows r and up.
@@ -120,7 +132,8 @@ void sweep(const TileTaps& t, RowsAt rows_at) {
     int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
     for (int64_t i = 0, r = 0; i < parts; ++i) {
       const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
-      const TileFn fn = pair ? tile_of<Product, 2>(rows) : tile_of<Product, 1>(rows);
+      const bool fetch = t.next_b != nullptr && i + 1 == parts && p + 2 >= t.panels;
+      const TileFn fn = tile_of<Product>(rows, pair, fetch);
       fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride);
       r += rows;
     }
@@ -135,7 +148,7 @@ void taps(const TileTaps& t) {
 template <typename Product>
 void block(const TileBlock& k) {
   const std::byte* rows_here[kMaxRows];
-  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride};
+  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
   sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
     for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
     return rows_here;

@@ -61,7 +61,8 @@ class Assigner {
   // Changes the lists, which come plain, to what the first kernel that takes the node wants.
   void choose(NodeId id, const OpDef& def, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const KernelQuery plain = make_query(*graph_, id, is_state_, options_);
-    if (plain.in(0).dtype != DType::kF32 || plain.out(0).dtype != DType::kF32) return;  // blocks are for f32
+    const DType type = plain.in(0).dtype;
+    if ((type != DType::kF32 && type != DType::kBF16) || plain.out(0).dtype != type) return;
     for (const KernelDef& kernel : def.kernels) {
       if (kernel.isa > options_.isa || kernel.device != plain.device) continue;
       KernelQuery query = plain;
@@ -69,8 +70,8 @@ class Assigner {
       if (kernel.preferred_layouts) {
         for (size_t i = 0; i < query.inputs.size(); ++i) query.inputs[i].layout = layout(query.node.inputs[i]);
         kernel.preferred_layouts(query, wanted_in, wanted_out);
-      } else if (kernel.layout_agnostic) {
-        follow_operands(query, wanted_in, wanted_out);
+      } else if (kernel.layout_agnostic || kernel.order_agnostic) {
+        follow_operands(kernel, query, wanted_in, wanted_out);
       }
       if (wanted_in != inputs || wanted_out != outputs) {
         for (size_t i = 0; i < query.inputs.size(); ++i) query.inputs[i].layout = wanted_in[i];
@@ -91,15 +92,20 @@ class Assigner {
     return nullptr;
   }
 
-  // Elementwise on operands of one shape, scalars aside: blocked when most of them are, or half and the
-  // reader of the result wants blocks.
-  void follow_operands(const KernelQuery& query, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+  // Elementwise on operands of one shape, scalars aside (or of one rank, for kernels that broadcast in any order of
+  // axes): in a layout when most of them are, or half and the reader of the result wants one.
+  void follow_operands(const KernelDef& kernel, const KernelQuery& query, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const std::vector<ValueId>& operands = query.node.inputs;
     Layout found = Layout::kPlain;
     size_t blocked = 0, present = 0;
+    bool whole = true;  // all of one shape
     for (size_t i = 0; i < operands.size(); ++i) {
       if (operands[i] == kNone || is_scalar(query.inputs[i])) continue;
-      if (query.inputs[i].shape != query.out(0).shape) return;
+      if (query.inputs[i].rank() != query.out(0).rank()) return;
+      const bool same = query.inputs[i].shape == query.out(0).shape;
+      if (!same && !kernel.order_agnostic) return;
+      whole = whole && same;
+      if (!same) continue;
       ++present;
       const Layout l = layout(operands[i]);
       if (l == Layout::kPlain) continue;
@@ -107,11 +113,13 @@ class Assigner {
       if (l == found) ++blocked;
     }
     if (found == Layout::kPlain || 2 * blocked < present || !whole_blocks(query.out(0), found)) return;
+    if (found == Layout::kChannelsLast ? !kernel.order_agnostic : !(kernel.layout_agnostic && whole)) return;
     if (2 * blocked == present && !reader_wants_blocks(query.node.outputs[0])) return;
+    const DType type = query.out(0).dtype;
     for (const TensorDesc& d : query.inputs)
-      if (d.defined() && d.dtype != DType::kF32) return;
+      if (d.defined() && d.dtype != type) return;
     for (const TensorDesc& d : query.outputs)
-      if (d.defined() && (d.dtype != DType::kF32 || d.shape != query.out(0).shape)) return;
+      if (d.defined() && (d.dtype != type || d.shape != query.out(0).shape)) return;
     for (size_t i = 0; i < operands.size(); ++i)
       if (operands[i] != kNone && !is_scalar(query.inputs[i])) inputs[i] = found;
     for (size_t i = 0; i < query.outputs.size(); ++i)

@@ -8,7 +8,7 @@ namespace ds {
 size_t TensorDesc::bytes() const {
   if (!defined()) return 0;
   Shape padded = shape;
-  if (layout != Layout::kPlain) {
+  if (layout == Layout::kBlocked8 || layout == Layout::kBlocked16) {
     DS_CHECK(padded.size() >= 2);
     const int64_t block = layout == Layout::kBlocked8 ? 8 : 16;
     padded[1] = (padded[1] + block - 1) / block * block;
@@ -16,6 +16,18 @@ size_t TensorDesc::bytes() const {
   const int64_t numel = checked_numel(padded);
   checked_mul(numel, static_cast<int64_t>(dtype_bits(dtype)));
   return Tensor::packed_bytes(dtype, numel);
+}
+
+Shape TensorDesc::memory_shape() const {
+  Shape order = shape;
+  if (layout == Layout::kChannelsLast) {
+    DS_CHECK(order.size() >= 2);
+    order.erase(order.begin() + 1);
+    order.push_back(shape[1]);
+  } else {
+    DS_CHECK(layout == Layout::kPlain);
+  }
+  return order;
 }
 
 namespace {

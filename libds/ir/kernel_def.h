@@ -19,8 +19,9 @@
 namespace ds {
 
 // Memory format of a value inside a plan. kBlockedN: channels in blocks of N, innermost
-// (nChw8c, nChw16c), padded with zeros to a whole block. Values that leave a plan are plain.
-enum class Layout : uint8_t { kPlain, kBlocked8, kBlocked16 };
+// (nChw8c, nChw16c), padded with zeros to a whole block; kChannelsLast: [N, spatial..., C] in memory. Values that leave
+// a plan are plain.
+enum class Layout : uint8_t { kPlain, kBlocked8, kBlocked16, kChannelsLast };
 
 // Where a kernel computes, and where the operands of a node live.
 enum class Device : uint8_t { kCpu, kCuda };
@@ -33,6 +34,8 @@ struct TensorDesc {
   bool defined() const { return dtype != DType::kUndefined; }
   int64_t numel() const { return checked_numel(shape); }
   size_t bytes() const;  // includes the padding of a blocked layout
+  // The axes in the order they have in memory, for a layout that keeps them whole (plain, channels last).
+  Shape memory_shape() const;
   int64_t rank() const { return static_cast<int64_t>(shape.size()); }
   int64_t dim(int64_t i) const { return shape[static_cast<size_t>(i < 0 ? i + rank() : i)]; }
 };
@@ -118,12 +121,16 @@ struct KernelDef {
   // True for kernels that compute in whatever layout they are given, the same for all operands
   // (elementwise of equal shapes, scalars aside, where padding stays zero).
   bool layout_agnostic = false;
+  // The same for layouts that keep every axis whole, so that there is no padding to look after.
+  bool order_agnostic = false;
   // Kernels see numbers of whole bytes only, unless they say that they know better: operands of object
   // dtypes (strings, sequences, optionals), and of types for storage only (8-bit floats; 4 and 2 bits).
   bool takes_objects = false;
   bool takes_packed = false;
   // False: 16-bit floats among the operands go to the widened kernel. Set by OpDef::widens_halves.
   bool takes_halves = true;
+  // Computes with 16-bit floats itself where the operator's other kernels do not.
+  bool native_halves = false;
 };
 
 // A kernel without state beyond what the lambda captures.

@@ -84,7 +84,7 @@ class WidenedKernel final : public Kernel {
 void add_widened_kernel(OpDef& op) {
   if (op.kernels.empty()) return;  // lowered
   if (op.widens_halves)
-    for (KernelDef& kernel : op.kernels) kernel.takes_halves = false;
+    for (KernelDef& kernel : op.kernels) kernel.takes_halves = kernel.native_halves;
   const OpDef* self = &op;
   KernelDef k;
   k.name = "widened";

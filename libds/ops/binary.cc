@@ -128,7 +128,7 @@ KernelDef same_shape_kernel(Binary op, Isa isa) {
   k.name = isa == Isa::kAvx2 ? "avx2/binary_same_shape" : "portable/binary_same_shape";
   k.isa = isa;
   k.in_place = {{0, 0}, {1, 0}};
-  k.layout_agnostic = true;
+  k.layout_agnostic = k.order_agnostic = true;
   k.decline = [isa](const KernelQuery& q) {
     if (isa == Isa::kAvx2)
       if (std::string reason = declines_avx2(q); !reason.empty()) return reason;
@@ -148,6 +148,7 @@ KernelDef avx2_kernel(Binary op) {
   k.name = "avx2/binary";
   k.isa = Isa::kAvx2;
   k.in_place = {{0, 0}, {1, 0}};
+  k.order_agnostic = true;
   k.decline = [](const KernelQuery& q) {
     const std::string reason = declines_avx2(q);
     return reason.empty() ? ops::rank_fits_broadcast(q) : reason;

@@ -3,10 +3,10 @@
 namespace ds::ops {
 
 kernels::Broadcast broadcast_space(const KernelQuery& q, std::initializer_list<size_t> operands) {
-  const Shape& out = q.out(0).shape;
+  const Shape out = q.out(0).memory_shape();
   std::vector<Shape> padded;
   for (size_t i : operands) {
-    const Shape& s = q.in(i).shape;
+    const Shape s = q.in(i).memory_shape();
     DS_CHECK(s.size() <= out.size());
     padded.emplace_back(out.size() - s.size(), 1);
     padded.back().insert(padded.back().end(), s.begin(), s.end());

@@ -10,25 +10,14 @@
 
 #include "libds/base/parallel.h"
 #include "libds/ops/conv.h"
+#include "libds/ops/epilogue.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
+#include "libds/ops/tile_product.h"
 #include "libds/ops/window.h"
 
 namespace ds {
 namespace {
-
-using kernels::Activation;
-using kernels::Epilogue;
-
-Epilogue epilogue_of(const KernelQuery& q) {
-  static const std::map<std::string, Activation, std::less<>> kNames = {
-      {"", Activation::kNone},           {"relu", Activation::kRelu},           {"clip", Activation::kClip},
-      {"sigmoid", Activation::kSigmoid}, {"hardswish", Activation::kHardSwish}, {"silu", Activation::kSilu}};
-  const std::string name = q.node.attr_string("activation", "");
-  const auto it = kNames.find(name);
-  if (it == kNames.end()) fail(ExitCode::kInternal, "activation '{}' is unknown", name);
-  return {it->second, q.node.attr_float("low", 0), q.node.attr_float("high", 0), q.in(3).defined()};
-}
 
 void infer_fused_conv(InferContext& c) {
   ops::infer_conv(c);
@@ -42,7 +31,7 @@ KernelDef portable_fused_conv() {
   KernelDef k;
   k.name = "portable/fused_conv";
   k.create = [](const KernelQuery& q) {
-    return make_kernel([s = ops::conv_forward_shape(q), e = epilogue_of(q)](const KernelContext& c) {
+    return make_kernel([s = ops::conv_forward_shape(q), e = ops::epilogue_of(q.node)](const KernelContext& c) {
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
         T* y = c.output(0).mutable_data<T>();
@@ -57,7 +46,7 @@ KernelDef portable_fused_conv() {
 KernelDef onednn_fused_conv(const char* name, int addend) {
   const auto request = [](const KernelQuery& q) {
     kernels::onednn::ConvRequest r = ops::conv_request(q);
-    r.epilogue = epilogue_of(q);
+    r.epilogue = ops::epilogue_of(q.node);
     return r;
   };
   KernelDef k = ops::onednn_kernel(name, [request, addend](const KernelQuery& q, std::string& why) {
@@ -70,18 +59,21 @@ KernelDef onednn_fused_conv(const char* name, int addend) {
   return k;
 }
 
-// Copies [N, C, plane] between plain and blocked memory, zeros in the padding channels.
-void reorder(const Shape& shape, int from, int to, const float* x, float* y) {
+// Copies [N, C, plane] between memory layouts given as blocks (kernels/onednn.h), zeros in the padding channels.
+template <typename T>
+void reorder(const Shape& shape, int from, int to, const T* x, T* y) {
   const int64_t batch = shape[0], channels = shape[1];
   const int64_t plane = checked_numel(std::span(shape).subspan(2));
-  const auto padded = [&](int64_t block) { return (channels + block - 1) / block * block; };
+  constexpr int kLast = kernels::onednn::kChannelsLast;
+  const auto padded = [&](int64_t block) { return block == kLast ? channels : (channels + block - 1) / block * block; };
   const auto at = [&](int64_t block, int64_t n, int64_t c, int64_t i) {
+    if (block == kLast) return (n * plane + i) * channels + c;
     return ((n * (padded(block) / block) + c / block) * plane + i) * block + c % block;
   };
   parallel_for(batch * padded(to), (1 << 14) / std::max<int64_t>(1, plane) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
       const int64_t n = j / padded(to), c = j % padded(to);
-      for (int64_t i = 0; i < plane; ++i) y[at(to, n, c, i)] = c < channels ? x[at(from, n, c, i)] : 0.0f;
+      for (int64_t i = 0; i < plane; ++i) y[at(to, n, c, i)] = c < channels ? x[at(from, n, c, i)] : T{};
     }
   });
 }
@@ -89,12 +81,15 @@ void reorder(const Shape& shape, int from, int to, const float* x, float* y) {
 KernelDef portable_reorder() {
   KernelDef k;
   k.name = "portable/reorder";
-  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32 && q.in(0).rank() >= 3, "not f32 [N, C, ...]"); };
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).rank() >= 3 && dtype_size(q.in(0).dtype) % 2 == 0, "not [N, C, ...] of floats"); };
   k.create = [](const KernelQuery& q) {
     const Shape shape = q.in(0).shape;
     const int from = ops::block_of(q.in(0).layout), to = ops::block_of(q.out(0).layout);
     return make_kernel([=](const KernelContext& c) {
-      reorder(shape, from, to, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+      if (dtype_size(c.input(0).dtype()) == 2)
+        reorder(shape, from, to, static_cast<const uint16_t*>(c.input(0).raw()), static_cast<uint16_t*>(c.output(0).mutable_raw()));
+      else
+        reorder(shape, from, to, static_cast<const uint32_t*>(c.input(0).raw()), static_cast<uint32_t*>(c.output(0).mutable_raw()));
     });
   };
   return k;
@@ -118,7 +113,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
   conv.widens_halves = true;
-  conv.kernels = {onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  conv.kernels = {ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 
   OpDef order;

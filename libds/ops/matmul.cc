@@ -8,6 +8,7 @@
 
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
+#include "libds/ops/tile_product.h"
 #include "libds/ops/window.h"
 
 namespace ds {
@@ -289,7 +290,7 @@ void register_matmul_ops(OpRegistry& registry) {
   matmul.grad = grad_matmul;
   matmul.cost = [](const KernelQuery& q) { return Cost{2 * batched_of(q).macs(), ops::operand_bytes(q)}; };
   matmul.widens_halves = true;
-  matmul.kernels = {onednn_matmul(), portable_matmul()};
+  matmul.kernels = {ops::tile_matmul(), onednn_matmul(), portable_matmul()};
   OpDef batched = matmul;  // attributes trans_a, trans_b
   batched.domain = Graph::kInternalDomain;
   batched.name = "BatchMatMul";

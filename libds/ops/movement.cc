@@ -125,8 +125,12 @@ void register_concat(OpRegistry& registry) {
   k.name = "portable/concat";
   k.decline = rank_fits;
   k.create = [](const KernelQuery& q) {
-    const auto axis = static_cast<size_t>(ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()));
-    const Shape dst = strides_of(q.out(0).shape);
+    auto axis = static_cast<size_t>(ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()));
+    // In memory the axis may lie elsewhere. Whole channel blocks follow one another as whole channels do.
+    const bool last = q.out(0).layout == Layout::kChannelsLast;
+    const auto in_memory = [last](const TensorDesc& d) { return last ? d.memory_shape() : d.shape; };
+    if (last && axis > 0) axis = axis == 1 ? q.out(0).shape.size() - 1 : axis - 1;
+    const Shape dst = strides_of(in_memory(q.out(0)));
     struct Part {
       StridedCopy space;
       int64_t offset;
@@ -134,17 +138,18 @@ void register_concat(OpRegistry& registry) {
     std::vector<Part> parts;
     int64_t at = 0;
     for (const TensorDesc& in : q.inputs) {
-      parts.push_back({copy_of(in.shape, strides_of(in.shape), dst), at * dst[axis]});
-      at += in.shape[axis];
+      const Shape shape = in_memory(in);
+      parts.push_back({copy_of(shape, strides_of(shape), dst), at * dst[axis]});
+      at += shape[axis];
     }
     return make_kernel([parts](const KernelContext& c) {
       for (size_t i = 0; i < parts.size(); ++i) copy(parts[i].space, c.input(i), 0, c.output(0), parts[i].offset);
     });
   };
-  // Whole channel blocks follow one another in memory as whole channels do.
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const Layout layout = q.in(0).layout;
-    if (layout == Layout::kPlain || ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
+    if (layout == Layout::kPlain) return;
+    if (layout != Layout::kChannelsLast && ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
     for (const TensorDesc& in : q.inputs)
       if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
     inputs.assign(inputs.size(), layout);

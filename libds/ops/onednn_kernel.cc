@@ -80,7 +80,21 @@ kernels::onednn::Content constant_content(const KernelQuery& query, size_t i) {
   };
 }
 
-int block_of(Layout layout) { return layout == Layout::kPlain ? 1 : layout == Layout::kBlocked8 ? 8 : 16; }
-Layout layout_of(int block) { return block == 8 ? Layout::kBlocked8 : block == 16 ? Layout::kBlocked16 : Layout::kPlain; }
+int block_of(Layout layout) {
+  switch (layout) {
+    case Layout::kPlain: return 1;
+    case Layout::kBlocked8: return 8;
+    case Layout::kBlocked16: return 16;
+    case Layout::kChannelsLast: return kernels::onednn::kChannelsLast;
+  }
+  return 1;
+}
+
+Layout layout_of(int block) {
+  return block == kernels::onednn::kChannelsLast ? Layout::kChannelsLast
+         : block == 8                            ? Layout::kBlocked8
+         : block == 16                           ? Layout::kBlocked16
+                                                 : Layout::kPlain;
+}
 
 }  // namespace ds::ops

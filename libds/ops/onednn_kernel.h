@@ -21,7 +21,7 @@ KernelDef onednn_kernel(const char* name, MakeProgram make, int addend = -1);
 // Input i of the query for a program that packs it; empty unless it is constant.
 kernels::onednn::Content constant_content(const KernelQuery& query, size_t i);
 
-// Channels per block of a layout, and back.
+// oneDNN's block (kernels/onednn.h) of a layout, and back.
 int block_of(Layout layout);
 Layout layout_of(int block);
 

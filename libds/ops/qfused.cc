@@ -164,7 +164,7 @@ class TileKernel final : public Kernel {
     p_->rescale.bias = p_->bias.data();
   }
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, threads_); }
-  size_t packed_bytes() const override { return packed_.data.size(); }
+  size_t packed_bytes() const override { return packed_.bytes(); }
   void run(const KernelContext& c) override {
     const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
     kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, packed_, sink, threads_, c.workspace());

@@ -140,6 +140,7 @@ KernelDef avx2_kernel(const UnaryOp& row) {
   k.isa = Isa::kAvx2;
   k.in_place = {{0, 0}};
   k.layout_agnostic = keeps_zero(row.op);
+  k.order_agnostic = true;
   k.decline = needs_f32;
   k.create = [&row](const KernelQuery& q) {
     return make_kernel([f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
@@ -176,6 +177,7 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
   k.name = "portable/unary";
   k.in_place = {{0, 0}};
   k.layout_agnostic = keeps_zero(row.op);
+  k.order_agnostic = true;
   k.create = [&row](const KernelQuery& q) {
     return make_kernel([f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
       run_unary(f, n, c.input(0), c.output(0));

@@ -1,0 +1,107 @@
+#include "kernels/finish.h"
+
+#include "kernels/simd_avx2.h"
+
+namespace ds::kernels {
+namespace {
+
+inline F8 widen(__m128i half) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)); }
+
+// As libds/base/half.h does it.
+inline __m128i narrow(F8 x) {
+  const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
+  __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
+  r = _mm256_srli_epi32(r, 16);
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
+}
+
+struct Floats {
+  using T = float;
+  static F8 get(const T* p) { return load(p); }
+  static F8 get(const T* p, int64_t n) { return load(p, n); }
+  static void put(T* p, F8 v) { store(p, v); }
+  static void put(T* p, F8 v, int64_t n) { store(p, v, n); }
+};
+
+struct Halves {
+  using T = uint16_t;
+  static F8 get(const T* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F8 get(const T* p, int64_t n) {
+    alignas(16) T part[8] = {};
+    for (int64_t i = 0; i < n; ++i) part[i] = p[i];
+    return get(part);
+  }
+  static void put(T* p, F8 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
+  static void put(T* p, F8 v, int64_t n) {
+    alignas(16) T part[8];
+    put(part, v);
+    for (int64_t i = 0; i < n; ++i) p[i] = part[i];
+  }
+};
+
+template <Activation kActivation>
+inline F8 activate(F8 x, const Epilogue& e) {
+  if constexpr (kActivation == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);  // NaN passes
+  else if constexpr (kActivation == Activation::kClip) return at_most(at_least(x, e.low), e.high);
+  else if constexpr (kActivation == Activation::kSigmoid) return sigmoid8(x);
+  else if constexpr (kActivation == Activation::kHardSwish)
+    return x * at_most(at_least(fma(x, all(1.0f / 6), all(0.5f)), 0.0f), 1.0f);
+  else if constexpr (kActivation == Activation::kSilu) return x * sigmoid8(x);
+  else if constexpr (kActivation == Activation::kGelu) return all(0.5f) * x * (all(1.0f) + erf8(x * all(0.70710678118654752440f)));
+  else if constexpr (kActivation == Activation::kGeluTanh)
+    return all(0.5f) * x * (all(1.0f) + tanh8(all(0.79788456080286535588f) * fma(all(0.044715f) * x * x, x, x)));
+  else if constexpr (kActivation == Activation::kTanh) return tanh8(x);
+  else return x;
+}
+
+template <typename Element, Activation kActivation>
+void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  using T = typename Element::T;
+  const float* bias = f.bias != nullptr ? f.bias + column : nullptr;
+  for (int64_t r = 0; r < rows; ++r, sums += stride) {
+    const int64_t at = (row + r) * f.channels + column;
+    T* y = static_cast<T*>(f.y) + at;
+    const T* addend = f.addend != nullptr ? static_cast<const T*>(f.addend) + at : nullptr;
+    int64_t i = 0;
+    for (; i + kWidth <= columns; i += kWidth) {
+      F8 v = load(sums + i);
+      if (bias != nullptr) v = v + load(bias + i);
+      if (addend != nullptr) v = v + Element::get(addend + i);
+      Element::put(y + i, activate<kActivation>(v, f.epilogue));
+    }
+    if (const int64_t rest = columns - i; rest > 0) {
+      F8 v = load(sums + i, rest);
+      if (bias != nullptr) v = v + load(bias + i, rest);
+      if (addend != nullptr) v = v + Element::get(addend + i, rest);
+      Element::put(y + i, activate<kActivation>(v, f.epilogue), rest);
+    }
+  }
+}
+
+template <typename Element>
+void finish_as(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  using A = Activation;
+  const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
+  switch (f.epilogue.activation) {
+    case A::kNone: return with(finish_rows<Element, A::kNone>);
+    case A::kRelu: return with(finish_rows<Element, A::kRelu>);
+    case A::kClip: return with(finish_rows<Element, A::kClip>);
+    case A::kSigmoid: return with(finish_rows<Element, A::kSigmoid>);
+    case A::kHardSwish: return with(finish_rows<Element, A::kHardSwish>);
+    case A::kSilu: return with(finish_rows<Element, A::kSilu>);
+    case A::kGelu: return with(finish_rows<Element, A::kGelu>);
+    case A::kGeluTanh: return with(finish_rows<Element, A::kGeluTanh>);
+    case A::kTanh: return with(finish_rows<Element, A::kTanh>);
+  }
+}
+
+}  // namespace
+
+void finish_avx2(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  if (f.bf16) finish_as<Halves>(f, row, rows, column, columns, sums, stride);
+  else finish_as<Floats>(f, row, rows, column, columns, sums, stride);
+}
+
+}  // namespace ds::kernels

@@ -1,0 +1,151 @@
+#include "libds/ops/tile_product.h"
+
+#include "kernels/finish.h"
+#include "kernels/packed_product.h"
+#include "libds/ops/conv.h"
+#include "libds/ops/epilogue.h"
+
+namespace ds::ops {
+namespace {
+
+using kernels::NhwcConv;
+using kernels::TileIsa;
+using kernels::TileType;
+
+class FinishSink final : public kernels::ProductSink {
+ public:
+  explicit FinishSink(const kernels::Finish& finish) : finish_(finish) {}
+  void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
+    kernels::finish_avx2(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
+  }
+
+ private:
+  const kernels::Finish& finish_;
+};
+
+// What is multiplied in: f32 in f32, bf16 in bf16.
+TileType tile_type(DType x) { return x == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
+
+// Weights in panels; inputs x, w, bias?, addend?.
+class TileKernel final : public Kernel {
+ public:
+  TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix, const kernels::Epilogue& epilogue)
+      : shape_(shape), isa_(*kernels::tile_isa(tile_type(q.in(0).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue),
+        bf16_(q.in(0).dtype == DType::kBF16) {
+    const auto given = bf16_ ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
+    const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
+    packed_ = kernels::pack_product(tile_type(q.in(0).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, given);
+    if (q.in(2).defined() && bf16_ && q.constant(2) != nullptr) bias_ = q.constant(2)->cast(DType::kF32);
+  }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, threads_); }
+  size_t packed_bytes() const override { return packed_.bytes(); }
+
+  void run(const KernelContext& c) override {
+    kernels::Finish finish;
+    finish.epilogue = epilogue_;
+    finish.bias = bias_.defined() ? bias_.data<float>() : c.has_input(2) ? c.input(2).data<float>() : nullptr;
+    finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
+    finish.y = c.output(0).mutable_raw();
+    finish.channels = shape_.out_channels;
+    finish.bf16 = bf16_;
+    const auto given = bf16_ ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32;
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given, 0}, packed_, FinishSink(finish), threads_, c.workspace());
+  }
+
+ private:
+  NhwcConv shape_;
+  const TileIsa& isa_;
+  int threads_;
+  kernels::Epilogue epilogue_;
+  bool bf16_;
+  kernels::PackedWeights packed_;
+  Tensor bias_;  // widened
+};
+
+// Why no tile takes these operands; empty when one does.
+std::string declines_operands(const KernelQuery& q) {
+  const DType type = q.in(0).dtype;
+  if (type != DType::kF32 && type != DType::kBF16) return "neither f32 nor bf16";
+  for (size_t i = 0; i < q.inputs.size(); ++i)
+    if (q.in(i).defined() && q.in(i).dtype != type) return "operands differ in type";
+  if (q.constant(1) == nullptr) return "weights are not constant";
+  if (type == DType::kBF16 && q.in(2).defined() && q.constant(2) == nullptr) return "bias is not constant";
+  if (kernels::tile_isa(tile_type(type), q.isa) == nullptr) return "no tile for this type";
+  return {};
+}
+
+// A convolution of one axis is one of two whose first has size one.
+NhwcConv nhwc_of(const kernels::ConvShape& c) {
+  NhwcConv s;
+  s.batch = c.batch;
+  s.height = c.in[1];
+  s.width = c.in[2];
+  s.channels = c.in_channels;
+  s.out_height = c.out[1];
+  s.out_width = c.out[2];
+  s.out_channels = c.out_channels;
+  s.kernel_h = c.kernel[1];
+  s.kernel_w = c.kernel[2];
+  s.stride_h = c.stride[1];
+  s.stride_w = c.stride[2];
+  s.dilation_h = c.dilation[1];
+  s.dilation_w = c.dilation[2];
+  s.pad_top = c.pad_begin[1];
+  s.pad_left = c.pad_begin[2];
+  s.groups = c.groups;
+  return s;
+}
+
+// Fewer channels of a group leave most of a panel empty.
+constexpr int64_t kLeastGroupChannels = 8;
+
+}  // namespace
+
+KernelDef tile_conv() {
+  KernelDef k;
+  k.name = "tile/conv";
+  k.isa = Isa::kAvx512;
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (std::string why = declines_operands(q); !why.empty()) return why;
+    if (q.in(0).rank() > 4) return "three spatial axes";
+    if (q.in(0).layout != Layout::kChannelsLast || q.out(0).layout != Layout::kChannelsLast) return "channels are not last";
+    if (q.in(3).defined() && q.in(3).layout != Layout::kChannelsLast) return "channels of the addend are not last";
+    const int64_t groups = q.node.attr_int("group", 1);
+    if (groups > 1 && (q.in(0).dim(1) / groups < kLeastGroupChannels || q.out(0).dim(1) / groups < kLeastGroupChannels))
+      return "groups of few channels";
+    return {};
+  };
+  k.in_place = {{3, 0}};
+  k.native_halves = true;
+  k.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    return std::make_unique<TileKernel>(q, nhwc_of(conv_forward_shape(q)), false, epilogue_of(q.node));
+  };
+  k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    inputs[0] = outputs[0] = Layout::kChannelsLast;
+    if (q.in(3).defined()) inputs[3] = Layout::kChannelsLast;
+  };
+  return k;
+}
+
+KernelDef tile_matmul() {
+  KernelDef k;
+  k.name = "tile/matmul";
+  k.isa = Isa::kAvx512;
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (std::string why = declines_operands(q); !why.empty()) return why;
+    if (q.in(1).rank() != 2 || q.in(0).rank() < 1) return "the right operand is not a matrix";
+    if (q.node.attr_int("trans_a", 0) != 0) return "the left operand is transposed";
+    return {};
+  };
+  k.in_place = {{3, 0}};
+  k.native_halves = true;
+  k.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    const bool turned = q.node.attr_int("trans_b", 0) != 0;
+    const int64_t depth = q.in(1).dim(turned ? 1 : 0), columns = q.in(1).dim(turned ? 0 : 1);
+    const int64_t rows = depth == 0 ? 0 : q.in(0).numel() / depth;
+    return std::make_unique<TileKernel>(q, kernels::matmul_shape(rows, depth, columns), !turned, epilogue_of(q.node));
+  };
+  return k;
+}
+
+}  // namespace ds::ops
