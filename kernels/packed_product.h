@@ -1,10 +1,10 @@
 // Convolutions and matrix products with constant weights, on the tiles of kernels/tile.h.
 //
-// Weights are packed once. Rows of the left operand are gathered (im2col), in the tiles' type and padded with
-// whatever stands for zero, into a buffer that stays in the L2 cache; where they lie in memory as the tiles want them
-// they are used in place. Depth is cut so that a pair of panels stays in L1 (Goto and van de Geijn, "Anatomy of
-// High-Performance Matrix Multiplication", 2008). A finished block of sums goes to a sink while it is in L1: bias,
-// activation, residual, rescaling are its business.
+// Weights are packed once. Rows of the left operand are found by pointers, piece by piece (a tap of the convolution, or a
+// kernel row where channels are few), or gathered (im2col) for tiles that want them whole. Depth is cut so that a
+// pair of panels stays in L1 (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008; pointers
+// instead of copies after Dukhan, "The Indirect Convolution Algorithm", 2019). A finished block of sums goes to a sink
+// while it is in L1: bias, activation, residual, rescaling are its business.
 //
 // Legend: see kernels/nhwc.h. Sums are f32, or i32 for 8 bits: sum = a . b with a taken as unsigned, which the sink
 // corrects for zero points (column_sums).
@@ -38,13 +38,23 @@ class PackedBytes {
   size_t bytes_ = 0;
 };
 
-// Per group of the convolution, panels of 16 output channels; depth ordered kernel row, kernel column, channel; zeros
-// beyond the edges.
+// What one piece of a row's depth is.
+enum class Piece {
+  kAll,        // the whole row
+  kKernelRow,  // kernel_w * channels values, which follow one another in x
+  kTap         // the channels of one kernel position
+};
+
+// Per group of the convolution, panels of 16 output channels; depth ordered kernel row, kernel column, channel, each piece
+// filled up with zeros to whole groups of 4 bytes; zeros beyond the edges.
 struct PackedWeights {
   TileType type = TileType::kF32;
-  int64_t panels = 0, groups = 0;  // of one convolution group; groups of 4 bytes of depth
+  Piece piece = Piece::kAll;
+  int64_t panels = 0;                      // of one convolution group
+  int64_t pieces = 0, piece_groups = 0;    // groups of 4 bytes of depth in a piece
+  int64_t groups = 0;                      // of a panel: at least pieces * piece_groups
   PackedBytes data;
-  std::vector<int32_t> column_sums;  // 8 bits: sums of the weights of each output channel
+  std::vector<int32_t> column_sums;        // 8 bits: sums of the weights of each output channel
 
   size_t bytes() const { return data.size() + column_sums.size() * sizeof(int32_t); }
   int64_t panel_bytes() const { return groups * kPanelRowBytes; }
@@ -75,7 +85,7 @@ class ProductSink {
   virtual void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const = 0;
 };
 
-size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, int threads);
+size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, ActivationType x, int threads);
 void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x, const PackedWeights& w, const ProductSink& sink,
                     int threads, std::byte* workspace);
 

@@ -23,9 +23,11 @@ namespace ds::kernels {
 
 constexpr int64_t kPanelColumns = 16;
 constexpr int64_t kGroupBytes = 4;
+constexpr int64_t kTapsBeyond = 18;
 constexpr int64_t kPanelRowBytes = kPanelColumns * kGroupBytes;
 
 enum class TileType { kF32, kBf16, kU8S8 };
+constexpr int64_t tile_element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kBf16 ? 2 : 1; }
 
 struct TileBlock {
   int64_t rows = 0, panels = 0, groups = 0;
@@ -42,7 +44,7 @@ struct TileBlock {
 // a[t * a_step + r] + a_offset. In b the pieces follow one another.
 struct TileTaps {
   int64_t rows = 0, panels = 0, taps = 0, groups = 0;
-  const std::byte* const* a = nullptr;
+  const std::byte* const* a = nullptr;  // kTapsBeyond pointers more can be read; where they point does not matter
   int64_t a_step = 0, a_offset = 0;
   const std::byte* b = nullptr;
   int64_t b_stride = 0;

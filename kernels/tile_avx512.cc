@@ -65,10 +65,10 @@ struct U8S8 {
   }
 };
 
-// kRows rows by kPanels (1 or 2) panels. kFetch: this is the last tile to use b, the next panels are fetched meanwhile.
-template <typename Product, int kRows, int kPanels, bool kFetch>
-void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c) {
-  const std::byte* next = t.next_b;
+// kRows rows by kPanels (1 or 2) panels. Meanwhile the rows after these are fetched, from the pointers behind theirs, and
+// `fetch` lines of each of the next panels.
+template <typename Product, int kRows, int kPanels>
+void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t fetch) {
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
@@ -81,13 +81,23 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
     const std::byte* row[kRows];
 #pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) row[r] = a[r] + t.a_offset;
-    const int64_t bytes = t.groups * kGroupBytes;
+    const int64_t bytes = t.groups * kGroupBytes, lines = (bytes + 63) / 64;
+    const std::byte* const* soon = a + kRows;
+    const std::byte* line = *soon + t.a_offset;
+    int64_t left = lines;
     for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
       const __m512i b0 = _mm512_loadu_si512(b);
-      if constexpr (kFetch) {
-        _mm_prefetch(next, _MM_HINT_T0);
-        if constexpr (kPanels == 2) _mm_prefetch(next + b_stride, _MM_HINT_T0);
+      if (fetch > 0) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        if constexpr (kPanels == 2) _mm_prefetch(next + b_stride, _MM_HINT_T1);
         next += kPanelRowBytes;
+        --fetch;
+      }
+      _mm_prefetch(line, _MM_HINT_T0);
+      line += 64;
+      if (--left == 0) {
+        line = *++soon + t.a_offset;
+        left = lines;
       }
       if constexpr (kPanels == 2) {
         const __m512i b1 = _mm512_loadu_si512(b + b_stride);
@@ -106,19 +116,12 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*);
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
 
-template <typename Product, int kPanels, bool kFetch, int... kRows>
+template <typename Product, int kPanels, int... kRows>
 TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
-  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels, kFetch>...};
+  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels>...};
   return kTable[rows - 1];
-}
-
-template <typename Product>
-TileFn tile_of(int64_t rows, bool pair, bool fetch) {
-  constexpr std::make_integer_sequence<int, kMaxRows> kAll;
-  if (fetch) return pair ? tile_of<Product, 2, true>(rows, kAll) : tile_of<Product, 1, true>(rows, kAll);
-  return pair ? tile_of<Product, 2, false>(rows, kAll) : tile_of<Product, 1, false>(rows, kAll);
 }
 
 // `rows_at(r)` gives the pointers of rows r and up.
@@ -129,12 +132,15 @@ void sweep(const TileTaps& t, RowsAt rows_at) {
   const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;
   for (int64_t p = 0; p < t.panels; p += 2) {
     const bool pair = p + 1 < t.panels;
+    const int64_t lines = t.next_b != nullptr && p + 2 >= t.panels ? t.taps * t.groups : 0;
     int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
     for (int64_t i = 0, r = 0; i < parts; ++i) {
       const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
-      const bool fetch = t.next_b != nullptr && i + 1 == parts && p + 2 >= t.panels;
-      const TileFn fn = tile_of<Product>(rows, pair, fetch);
-      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride);
+      constexpr std::make_integer_sequence<int, kMaxRows> kAll;
+      const TileFn fn = pair ? tile_of<Product, 2>(rows, kAll) : tile_of<Product, 1>(rows, kAll);
+      // Every tile fetches its share of the lines.
+      const int64_t first = lines * i / parts, fetch = lines * (i + 1) / parts - first;
+      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, t.next_b + first * kPanelRowBytes, fetch);
       r += rows;
     }
   }
@@ -147,7 +153,7 @@ void taps(const TileTaps& t) {
 
 template <typename Product>
 void block(const TileBlock& k) {
-  const std::byte* rows_here[kMaxRows];
+  const std::byte* rows_here[kMaxRows + kTapsBeyond] = {};
   const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
   sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
     for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;

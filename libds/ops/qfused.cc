@@ -163,7 +163,7 @@ class TileKernel final : public Kernel {
                                          static_cast<uint32_t>(zero_) * static_cast<uint32_t>(packed_.column_sums[m]));
     p_->rescale.bias = p_->bias.data();
   }
-  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, threads_); }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, type_, threads_); }
   size_t packed_bytes() const override { return packed_.bytes(); }
   void run(const KernelContext& c) override {
     const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());

@@ -37,7 +37,7 @@ class TileKernel final : public Kernel {
     packed_ = kernels::pack_product(tile_type(q.in(0).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, given);
     if (q.in(2).defined() && bf16_ && q.constant(2) != nullptr) bias_ = q.constant(2)->cast(DType::kF32);
   }
-  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, threads_); }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, given_, threads_); }
   size_t packed_bytes() const override { return packed_.bytes(); }
 
   void run(const KernelContext& c) override {
@@ -48,8 +48,7 @@ class TileKernel final : public Kernel {
     finish.y = c.output(0).mutable_raw();
     finish.channels = shape_.out_channels;
     finish.bf16 = bf16_;
-    const auto given = bf16_ ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32;
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given, 0}, packed_, FinishSink(finish), threads_, c.workspace());
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(finish), threads_, c.workspace());
   }
 
  private:
@@ -58,6 +57,7 @@ class TileKernel final : public Kernel {
   int threads_;
   kernels::Epilogue epilogue_;
   bool bf16_;
+  kernels::ActivationType given_ = bf16_ ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32;
   kernels::PackedWeights packed_;
   Tensor bias_;  // widened
 };
