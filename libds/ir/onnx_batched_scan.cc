@@ -70,7 +70,7 @@ class BatchedScans {
     n.set_op_type("Scan");
     n.set_name(along_time.name());
     n.set_doc_string(along_time.doc_string());
-    along_time.set_name(n.name() + "/sequence");
+    if (!n.name().empty()) along_time.set_name(n.name() + "/sequence");
     along_time.clear_doc_string();
     for (onnx::AttributeProto& a : *along_time.mutable_attribute())
       if (a.name() == "directions") a.set_name("scan_input_directions");

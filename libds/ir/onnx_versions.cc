@@ -263,6 +263,7 @@ int64_t node_needs(const Graph& g, const Node& n) {
     if (n.op == row.op && n.input(row.input) == kNone) at_least(row.since);
   if (is_softmax(n) && !flattened_softmax_axis(g, n)) at_least(kSoftmaxPerAxis);
   if (n.op == "Resize") at_least(resize_needs(g, n));
+  if (n.op == "Scan") at_least(9);  // that of 8 had a batch axis (onnx_batched_scan.h)
   if (n.op == "RoiAlign" && !n.has_attr("coordinate_transformation_mode")) at_least(16);
   if (n.op == "GridSample" && input_rank(g, n, 0) != std::optional<size_t>(4)) at_least(kGridModesSince);
   if ((n.op == "QuantizeLinear" || n.op == "DequantizeLinear") && input_rank(g, n, 1) != std::optional<size_t>(0)) at_least(13);

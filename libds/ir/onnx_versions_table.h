@@ -147,10 +147,10 @@ struct Began {
   int64_t since;
 };
 inline constexpr Began kBegan[] = {
-    {"Expand", 8},
+    {"Expand", 8}, {"Scan", 8},
     {"Acosh", 9}, {"Asinh", 9}, {"Atanh", 9}, {"Compress", 9}, {"ConstantOfShape", 9}, {"Cosh", 9}, {"Erf", 9},
     {"EyeLike", 9}, {"IsNaN", 9}, {"ScatterElements", 9 /* as Scatter */}, {"MaxUnpool", 9}, {"MeanVarianceNormalization", 9}, {"NonZero", 9}, {"OneHot", 9},
-    {"Shrink", 9}, {"Sign", 9}, {"Scan", 9 /* that of 8 is another operator */}, {"Sinh", 9}, {"TfIdfVectorizer", 9}, {"Where", 9},
+    {"Shrink", 9}, {"Sign", 9}, {"Sinh", 9}, {"TfIdfVectorizer", 9}, {"Where", 9},
     {"ConvInteger", 10}, {"DequantizeLinear", 10}, {"IsInf", 10}, {"MatMulInteger", 10}, {"Mod", 10},
     {"NonMaxSuppression", 10}, {"QLinearConv", 10}, {"QLinearMatMul", 10}, {"QuantizeLinear", 10},
     {"ReverseSequence", 10}, {"RoiAlign", 10}, {"StringNormalizer", 10}, {"ThresholdedRelu", 10},
