@@ -19,6 +19,7 @@ onnx::AttributeProto::AttributeType type_of(const onnx::AttributeProto& a) {
   if (a.has_i()) return onnx::AttributeProto::INT;
   if (a.has_s()) return onnx::AttributeProto::STRING;
   if (a.has_t()) return onnx::AttributeProto::TENSOR;
+  if (a.has_tp()) return onnx::AttributeProto::TYPE_PROTO;
   if (a.floats_size() > 0) return onnx::AttributeProto::FLOATS;
   if (a.ints_size() > 0) return onnx::AttributeProto::INTS;
   if (a.strings_size() > 0) return onnx::AttributeProto::STRINGS;

@@ -4,12 +4,15 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <unordered_set>
 
 #include "libds/base/file.h"
 #include "libds/base/log.h"
 #include "libds/base/random.h"
+#include "libds/ir/free_name.h"
 #include "libds/ir/onnx_opaque.h"
 #include "libds/ir/onnx_sink.h"
+#include "libds/ir/onnx_type.h"
 #include "libds/ir/onnx_versions.h"
 
 namespace ds {
@@ -97,7 +100,7 @@ void count_body_constants(const Graph& graph, std::map<std::shared_ptr<const Ten
 // Writes one graph, and the bodies in it. Names are unique from a body outwards, as ONNX asks.
 class GraphWriter {
  public:
-  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink) : GraphWriter(graph, shared, sink, {}) {}
+  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink) : GraphWriter(graph, shared, sink, nullptr) {}
 
   // The model's own graph.
   void write(onnx::GraphProto& out) {
@@ -109,10 +112,21 @@ class GraphWriter {
   }
 
  private:
-  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink, std::set<std::string> visible)
-      : graph_(graph), shared_(shared), sink_(sink), visible_(std::move(visible)) {}
+  // `outer`: the writer of the graph around this one, null for the model's own.
+  GraphWriter(const Graph& graph, SharedConstants& shared, TensorSink& sink, const GraphWriter* outer)
+      : graph_(graph), shared_(shared), sink_(sink), outer_(outer), output_ids_(graph.outputs().begin(), graph.outputs().end()) {}
 
   const std::string& name(ValueId id) const { return names_[static_cast<size_t>(id)]; }
+  bool is_output(ValueId id) const { return output_ids_.count(id) > 0; }
+
+  // Whether a body here would see something of that name.
+  bool is_visible(const std::string& name) const { return visible_.count(name) > 0 || (outer_ != nullptr && outer_->is_visible(name)); }
+
+  std::string new_name(const std::string& base) {
+    std::string chosen = free_name(base, [&](const std::string& name) { return is_visible(name); });
+    visible_.insert(chosen);
+    return chosen;
+  }
 
   // `captured`: what the last inputs are called around this body.
   void name_values(const std::vector<std::string>& captured) {
@@ -125,6 +139,10 @@ class GraphWriter {
       given[id] = 1;
     }
     const bool is_body = body_inputs_.has_value();
+    std::unordered_set<std::string> own_names;  // a new name must not be that of another value here
+    for (size_t i = 0; is_body && i < names_.size(); ++i)
+      if (!given[i]) own_names.insert(graph_.value(static_cast<ValueId>(i)).name);
+    const auto is_taken = [&](const std::string& name) { return own_names.count(name) > 0 || is_visible(name); };
     for (size_t i = 0; i < names_.size(); ++i) {
       if (given[i]) continue;
       const Value& v = graph_.value(static_cast<ValueId>(i));
@@ -134,9 +152,10 @@ class GraphWriter {
           continue;
         }
       }
-      std::string chosen = v.name;
-      for (int n = 1; is_body && visible_.count(chosen); ++n) chosen = fmt::format("{}_{}", v.name, n);
-      names_[i] = std::move(chosen);
+      names_[i] = v.name;
+      if (!is_body || !outer_->is_visible(v.name)) continue;
+      names_[i] = free_name(v.name, is_taken);
+      own_names.insert(names_[i]);
     }
     visible_.insert(names_.begin(), names_.end());
   }
@@ -145,18 +164,16 @@ class GraphWriter {
   // bodies alone keep their names.
   void share_constants(const std::map<std::shared_ptr<const Tensor>, int>& counts, onnx::GraphProto& out) {
     for (ValueId id : graph_.initializers())
-      if (!graph_.is_output(id)) shared_.emplace(graph_.value(id).constant.get(), name(id));
+      if (!is_output(id)) shared_.emplace(graph_.value(id).constant.get(), name(id));
     for (size_t i = 0; i < graph_.value_capacity(); ++i) {
       const auto id = static_cast<ValueId>(i);
       const Value& v = graph_.value(id);
-      if (!v.is_constant() || !v.users.empty() || graph_.is_output(id) || counts.count(v.constant) == 0) continue;
+      if (!v.is_constant() || !v.users.empty() || is_output(id) || counts.count(v.constant) == 0) continue;
       if (shared_.emplace(v.constant.get(), name(id)).second) write_initializer(id, *out.add_initializer());
     }
     for (const auto& [tensor, count] : in_order(counts)) {
       if (count < 2 || shared_.count(tensor.get())) continue;
-      std::string chosen = "shared_constant";
-      for (int n = 1; visible_.count(chosen); ++n) chosen = fmt::format("shared_constant_{}", n);
-      visible_.insert(chosen);
+      const std::string chosen = new_name("shared_constant");
       onnx::TensorProto& t = *out.add_initializer();
       t.set_name(chosen);
       sink_.initializer(*tensor, t);
@@ -189,28 +206,25 @@ class GraphWriter {
     const bool is_body = body_inputs_.has_value();
     for (ValueId id : graph_.initializers()) {
       // An initializer may not be a graph output for every reader; a Constant node may.
-      if (graph_.is_output(id)) write_constant_node(id, *out.add_node());
+      if (is_output(id)) write_constant_node(id, *out.add_node());
       else if (!is_body || shared_.count(graph_.value(id).constant.get()) == 0) write_initializer(id, *out.add_initializer());
     }
     for (NodeId id : graph_.order()) write_node(graph_.node(id), *out.add_node());
     const size_t inputs = is_body ? *body_inputs_ : graph_.inputs().size();
     for (size_t i = 0; i < inputs; ++i) write_value(graph_.inputs()[i], *out.add_input());
-    for (ValueId id : graph_.outputs()) write_output(id, inputs, out);
+    const std::unordered_set<ValueId> captured(graph_.inputs().begin() + static_cast<std::ptrdiff_t>(inputs), graph_.inputs().end());
+    for (ValueId id : graph_.outputs()) write_output(id, captured.count(id) > 0, out);
     for (NodeId id : graph_.order())
       for (ValueId made : graph_.node(id).outputs)
         if (made != kNone) write_declared(made, out);
   }
 
   // What a body hands through from outside needs a node of its own.
-  void write_output(ValueId id, size_t own_inputs, onnx::GraphProto& out) {
-    const auto& inputs = graph_.inputs();
-    const bool captured = std::find(inputs.begin() + static_cast<std::ptrdiff_t>(own_inputs), inputs.end(), id) != inputs.end();
+  void write_output(ValueId id, bool captured, onnx::GraphProto& out) {
     onnx::ValueInfoProto& info = *out.add_output();
     write_value(id, info);
     if (!captured) return;
-    std::string chosen = name(id) + "_out";
-    for (int n = 1; visible_.count(chosen); ++n) chosen = fmt::format("{}_out_{}", name(id), n);
-    visible_.insert(chosen);
+    const std::string chosen = new_name(name(id) + "_out");
     onnx::NodeProto& identity = *out.add_node();
     identity.set_op_type("Identity");
     identity.set_name(chosen);
@@ -254,6 +268,7 @@ class GraphWriter {
       a.set_name(entry.first);
       with_context([&] { return node.label(); }, [&] {
         if (const auto* body = std::get_if<std::shared_ptr<const Graph>>(&entry.second)) write_body(node, **body, a);
+        else if (is_type_attribute(node, entry.first)) type_attribute_to_onnx(node.attr_string(entry.first, ""), a);
         else std::visit(AttributeWriter{a, sink_}, entry.second);
       });
     }
@@ -265,7 +280,7 @@ class GraphWriter {
     a.set_type(onnx::AttributeProto::GRAPH);
     std::vector<std::string> captured;
     for (size_t i = node.own_inputs(); i < node.inputs.size(); ++i) captured.push_back(name(node.inputs[i]));
-    GraphWriter writer(body, shared_, sink_, visible_);
+    GraphWriter writer(body, shared_, sink_, this);
     writer.body_inputs_ = body.inputs().size() - captured.size();
     writer.name_values(captured);
     writer.write_graph(*a.mutable_g());
@@ -281,14 +296,16 @@ class GraphWriter {
   // Types of inner values are written where the file had them.
   void write_declared(ValueId id, onnx::GraphProto& out) {
     const Value& v = graph_.value(id);
-    if (v.opaque.empty() || v.producer == kNone || v.dtype == DType::kUndefined || graph_.is_output(id)) return;
+    if (v.opaque.empty() || v.producer == kNone || v.dtype == DType::kUndefined || is_output(id)) return;
     if (parse_value_skeleton(v.opaque).declared) write_value(id, *out.add_value_info());
   }
 
   const Graph& graph_;
   SharedConstants& shared_;
   TensorSink& sink_;
-  std::set<std::string> visible_;  // names of the graphs around this one, then its own too
+  const GraphWriter* const outer_;
+  const std::unordered_set<ValueId> output_ids_;
+  std::unordered_set<std::string> visible_;  // names of this graph; those around it are the outer writers'
   std::vector<std::string> names_;  // by value
   std::optional<size_t> body_inputs_;  // of a body: how many inputs are its own, not captured
 };

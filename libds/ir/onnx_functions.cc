@@ -30,6 +30,14 @@ std::string unknown_string(const google::protobuf::Message& message, int field) 
   return {};
 }
 
+// Position of the mark among the unknown fields; -1 when there is none.
+int opset_mark(const onnx::NodeProto& n) {
+  const auto& unknown = n.GetReflection()->GetUnknownFields(n);
+  for (int i = 0; i < unknown.field_count(); ++i)
+    if (unknown.field(i).number() == kNodeOpset && unknown.field(i).type() == google::protobuf::UnknownField::TYPE_VARINT) return i;
+  return -1;
+}
+
 // Attributes a function declares with defaults.
 std::map<std::string, onnx::AttributeProto> defaults_of(const onnx::FunctionProto& f) {
   std::map<std::string, onnx::AttributeProto> defaults;
@@ -210,15 +218,15 @@ class Inliner {
 
 }  // namespace
 
+int64_t node_opset(const onnx::NodeProto& n, int64_t otherwise) {
+  const int at = opset_mark(n);
+  return at < 0 ? otherwise : static_cast<int64_t>(n.GetReflection()->GetUnknownFields(n).field(at).varint());
+}
+
 int64_t take_node_opset(onnx::NodeProto& n, int64_t otherwise) {
-  auto& unknown = *n.GetReflection()->MutableUnknownFields(&n);
-  for (int i = 0; i < unknown.field_count(); ++i) {
-    if (unknown.field(i).number() != kNodeOpset || unknown.field(i).type() != google::protobuf::UnknownField::TYPE_VARINT) continue;
-    const auto opset = static_cast<int64_t>(unknown.field(i).varint());
-    unknown.DeleteSubrange(i, 1);
-    return opset;
-  }
-  return otherwise;
+  const int64_t opset = node_opset(n, otherwise);
+  if (const int at = opset_mark(n); at >= 0) n.GetReflection()->MutableUnknownFields(&n)->DeleteSubrange(at, 1);
+  return opset;
 }
 
 InlinedFunctions inline_functions(onnx::ModelProto& model, int64_t opset) {

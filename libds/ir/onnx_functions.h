@@ -20,7 +20,8 @@ struct InlinedFunctions {
 InlinedFunctions inline_functions(onnx::ModelProto& model, int64_t opset);
 
 // The version of domain ai.onnx that a node follows: that of the function it came from, else
-// `otherwise`. The mark is taken off the node.
+// `otherwise`. take_ takes the mark off the node.
+int64_t node_opset(const onnx::NodeProto& node, int64_t otherwise);
 int64_t take_node_opset(onnx::NodeProto& node, int64_t otherwise);
 
 }  // namespace ds

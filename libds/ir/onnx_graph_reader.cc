@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
+#include "libds/ir/free_name.h"
 #include "libds/ir/onnx_attributes.h"
 #include "libds/ir/onnx_functions.h"
 #include "libds/ir/onnx_opaque.h"
+#include "libds/ir/onnx_type.h"
 #include "libds/ir/onnx_versions.h"
 #include "libds/ir/op_def.h"
 #include "libds/ir/rewriter.h"
@@ -81,37 +84,6 @@ class GraphReader {
     return id;
   }
 
-  // Shape of a declared type; false when it has none.
-  std::optional<Dims> dims_of(const onnx::TypeProto::Tensor& type) {
-    if (!type.has_shape()) return std::nullopt;
-    Dims dims;
-    Shape known;
-    for (const auto& d : type.shape().dim()) {
-      if (!d.dim_param().empty()) dims.push_back(graph_.symbol(d.dim_param()));
-      else if (d.has_dim_value() && d.dim_value() >= 0) dims.push_back(Dim(d.dim_value()));
-      else dims.push_back(graph_.fresh_dim());
-      if (dims.back().known()) known.push_back(dims.back().raw);
-    }
-    checked_mul(checked_numel(known), 16);  // of any element type
-    return dims;
-  }
-
-  // A declared type; nullopt for kinds of value this library does not hold.
-  std::optional<ValueType> type_from_onnx(const onnx::TypeProto& type) {
-    switch (type.value_case()) {
-      case onnx::TypeProto::kTensorType: return ValueType{dtype_from_onnx(type.tensor_type().elem_type()), dims_of(type.tensor_type())};
-      case onnx::TypeProto::kSequenceType: return container(DType::kSequence, type.sequence_type().elem_type());
-      case onnx::TypeProto::kOptionalType: return container(DType::kOptional, type.optional_type().elem_type());
-      default: return std::nullopt;
-    }
-  }
-
-  std::optional<ValueType> container(DType dtype, const onnx::TypeProto& element) {
-    std::optional<ValueType> inner = type_from_onnx(element);
-    if (!inner) return std::nullopt;
-    return ValueType{dtype, std::nullopt, std::make_shared<const ValueType>(std::move(*inner))};
-  }
-
   void read_inputs() {
     std::set<std::string> initialized, seen;
     for (const auto& t : proto_.initializer()) initialized.insert(t.name());
@@ -127,7 +99,7 @@ class GraphReader {
         if (info.type().value_case() == onnx::TypeProto::VALUE_NOT_SET) {
           if (outer_ == nullptr) bad_data("has no type");  // that of a body's input may be left to its node
         } else if (outer_ == nullptr || !info.type().has_tensor_type() || info.type().tensor_type().elem_type() != 0) {
-          std::optional<ValueType> type = type_from_onnx(info.type());
+          std::optional<ValueType> type = type_from_onnx(graph_, info.type());
           if (!type) fail(ExitCode::kUnsupported, "only tensors, sequences and optionals are supported");
           rw_.set_type(id, std::move(*type));
         }
@@ -192,8 +164,7 @@ class GraphReader {
       node.op = n.op_type();
       node.name = n.name();
       if (node.name.empty()) {
-        node.name = fmt::format("{}_{}", node.op, position);
-        for (int i = 1; taken.count(node.name); ++i) node.name = fmt::format("{}_{}_{}", node.op, position, i);
+        node.name = free_name(fmt::format("{}_{}", node.op, position), [&](const std::string& name) { return taken.count(name) > 0; });
         taken.insert(node.name);
       }
       node.doc = n.doc_string();
@@ -238,15 +209,16 @@ class GraphReader {
   // Gives every body an input for whatever one of them captures, in one order.
   void capture(Node& node, std::vector<Body>& bodies) {
     std::vector<ValueId> all;
+    std::unordered_set<ValueId> seen;
     for (const Body& body : bodies)
       for (const auto& [outside, inside] : body.reader->captured_)
-        if (std::find(all.begin(), all.end(), outside) == all.end()) all.push_back(outside);
+        if (seen.insert(outside).second) all.push_back(outside);
     for (Body& body : bodies) {
       Rewriter& rw = body.reader->rw_;
       std::vector<ValueId> inputs = body.graph->inputs();
+      const std::unordered_map<ValueId, ValueId> captured(body.reader->captured_.begin(), body.reader->captured_.end());
       for (ValueId outside : all) {
-        const auto& captured = body.reader->captured_;
-        const auto it = std::find_if(captured.begin(), captured.end(), [&](const auto& c) { return c.first == outside; });
+        const auto it = captured.find(outside);
         inputs.push_back(it != captured.end() ? it->second : rw.add_value(rw.unique_name(graph_.value(outside).name)));
       }
       rw.set_inputs(std::move(inputs));
@@ -275,6 +247,8 @@ class GraphReader {
         body.reader = std::make_unique<GraphReader>(*a.mutable_g(), options_, *body.graph, this);
         with_context([&] { return fmt::format("body '{}'", a.name()); }, [&] { body.reader->read(); });
         bodies.push_back(std::move(body));
+      } else if (is_type_attribute(node, a.name())) {
+        node.attrs.emplace(a.name(), type_attribute_from_onnx(a));
       } else {
         node.attrs.emplace(a.name(), attribute_from_onnx(a, options_.files));
       }
@@ -314,6 +288,7 @@ class GraphReader {
 
   void read_outputs() {
     std::set<std::string> seen;
+    const std::unordered_set<ValueId> inputs(inputs_.begin(), inputs_.end());
     for (const auto& info : proto_.output()) {
       if (!seen.insert(info.name()).second) bad_data("two outputs are named '{}'", info.name());
       const ValueId id = find_value(info.name());
@@ -322,8 +297,9 @@ class GraphReader {
       if (kind == onnx::TypeProto::kSparseTensorType || kind == onnx::TypeProto::kMapType || kind == onnx::TypeProto::kOpaqueType)
         fail(ExitCode::kUnsupported, "output '{}': only tensors, sequences and optionals are supported", info.name());
       rw_.add_output(id);
+      output_ids_.insert(id);
       declared_.insert_or_assign(info.name(), &info);
-      if (std::find(inputs_.begin(), inputs_.end(), id) == inputs_.end()) rw_.set_opaque(id, value_skeleton(&info, nullptr));
+      if (inputs.count(id) == 0) rw_.set_opaque(id, value_skeleton(&info, nullptr));
     }
     if (graph_.outputs().empty() && outer_ == nullptr) bad_data("the graph has no outputs");
   }
@@ -375,23 +351,23 @@ class GraphReader {
     if (it == declared_.end()) return;
     if (!it->second->type().has_tensor_type()) {
       if (v.element != nullptr || (v.dtype != DType::kUndefined && !is_container(v.dtype))) return;
-      if (std::optional<ValueType> declared = type_from_onnx(it->second->type())) rw_.set_type(id, std::move(*declared));
+      if (std::optional<ValueType> declared = type_from_onnx(graph_, it->second->type())) rw_.set_type(id, std::move(*declared));
       return;
     }
     const auto& type = it->second->type().tensor_type();
     DType dtype = v.dtype;
     if (type.elem_type() != onnx::TensorProto::UNDEFINED) {
-      const DType declared = dtype_from_onnx(type.elem_type());
+      const DType declared = dtype_of_number(type.elem_type());
       if (dtype == DType::kUndefined) dtype = declared;
-      else if (dtype != declared && graph_.is_output(id))
+      else if (dtype != declared && output_ids_.count(id) > 0)
         bad_data("output '{}' is declared as {}, but is {}", v.name, dtype_name(declared), dtype_name(dtype));
     }
     std::optional<Dims> dims = v.dims;
     if (!type.has_shape()) return rw_.set_type(id, dtype, std::move(dims));
-    const std::optional<Dims> declared = dims_of(type);
+    const std::optional<Dims> declared = dims_from_onnx(graph_, type);
     if (!dims) {
       dims = declared;
-    } else if (graph_.is_output(id) && dims->size() == declared->size()) {
+    } else if (output_ids_.count(id) > 0 && dims->size() == declared->size()) {
       for (size_t i = 0; i < dims->size(); ++i) {
         Dim& d = (*dims)[i];
         if (!d.known() && graph_.symbol_name(d.symbol_id()).empty()) d = (*declared)[i];
@@ -409,6 +385,7 @@ class GraphReader {
   std::vector<std::pair<ValueId, ValueId>> captured_;  // in the graph around, here
   std::unordered_map<NodeId, std::vector<Body>> bodies_;
   std::unordered_map<NodeId, int64_t> node_opsets_;    // where it is not the model's
+  std::unordered_set<ValueId> output_ids_;
   std::unordered_map<std::string, ValueId> ids_;
   std::unordered_map<std::string, const onnx::ValueInfoProto*> declared_;
 };

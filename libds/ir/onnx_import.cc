@@ -9,6 +9,7 @@
 
 #include "libds/base/file.h"
 #include "libds/ir/onnx_attributes.h"
+#include "libds/ir/onnx_batched_scan.h"
 #include "libds/ir/onnx_functions.h"
 #include "libds/ir/onnx_graph_reader.h"
 #include "libds/ir/onnx_opaque.h"
@@ -107,6 +108,7 @@ std::shared_ptr<Graph> import_model(onnx::ModelProto& model, const std::string& 
   if (!unsupported.empty()) fail(ExitCode::kUnsupported, "{}", fmt::join(unsupported, "; "));
   if (inlined.any) model.clear_functions();
   graph->opaque = model_skeleton(model);
+  convert_batched_scans(*model.mutable_graph(), opset);
   ExternalFiles files(folder, payloads);
   read_main_graph(*model.mutable_graph(), {opset, options.allow_unknown_ops, files}, *graph);
   graph->external_files = files.used();

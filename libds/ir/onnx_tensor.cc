@@ -4,19 +4,11 @@
 #include <cstring>
 #include <limits>
 
+#include "libds/ir/type_text.h"
+
 namespace ds {
 
 static_assert(std::endian::native == std::endian::little, "raw_data is little endian and copied as it is");
-
-DType dtype_from_onnx(int32_t data_type) {
-  constexpr int32_t kLastKnownToOnnx = 26, kComplex64 = 14, kComplex128 = 15;
-  if (data_type == 0) bad_data("element type is undefined");
-  if (data_type < 0 || data_type > kLastKnownToOnnx) bad_data("unknown element type {}", data_type);
-  if (data_type == kComplex64 || data_type == kComplex128)
-    fail(ExitCode::kUnsupported, "element type complex{} is not supported", data_type == kComplex64 ? 64 : 128);
-  DS_CHECK(dtype_known(data_type));
-  return static_cast<DType>(data_type);
-}
 
 namespace {
 
@@ -108,7 +100,7 @@ bool is_plain(const wire::Payload& payload, DType dtype) {
 }
 
 Tensor decode(onnx::TensorProto& t, ExternalFiles& files) {
-  const DType dtype = dtype_from_onnx(t.data_type());
+  const DType dtype = dtype_of_number(t.data_type());
   Shape shape(t.dims().begin(), t.dims().end());
   const int64_t numel = checked_numel(shape);
   checked_mul(numel, static_cast<int64_t>(dtype_bits(dtype)));

@@ -17,10 +17,6 @@
 
 namespace ds {
 
-// Element type by its ONNX number. Types ONNX defines and this library does not hold (complex numbers)
-// are unsupported; other numbers are bad data.
-DType dtype_from_onnx(int32_t data_type);
-
 // Files a model keeps tensor data in. They must lie in the model's folder or below it: relative
 // paths without "..", no symbolic link on the way, no second hard link to the file, and the range
 // asked for inside the file. Each file is mapped once; tensors keep the mapping alive.

@@ -1,6 +1,7 @@
 #include "libds/ir/onnx_versions.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "libds/ir/onnx_versions_early.h"
 #include "libds/ir/onnx_versions_table.h"
@@ -262,6 +263,7 @@ int64_t node_needs(const Graph& g, const Node& n) {
     if (n.op == row.op && n.input(row.input) == kNone) at_least(row.since);
   if (is_softmax(n) && !flattened_softmax_axis(g, n)) at_least(kSoftmaxPerAxis);
   if (n.op == "Resize") at_least(resize_needs(g, n));
+  if (n.op == "Scan") at_least(9);  // that of 8 had a batch axis (onnx_batched_scan.h)
   if (n.op == "RoiAlign" && !n.has_attr("coordinate_transformation_mode")) at_least(16);
   if (n.op == "GridSample" && input_rank(g, n, 0) != std::optional<size_t>(4)) at_least(kGridModesSince);
   if ((n.op == "QuantizeLinear" || n.op == "DequantizeLinear") && input_rank(g, n, 1) != std::optional<size_t>(0)) at_least(13);
@@ -288,7 +290,19 @@ void downgrade_split(Rewriter& rw, NodeId id) {
   rw.set_input(id, 1, rw.add_constant(n.name + ".split", Tensor::vector<int64_t>(sizes)));
 }
 
-void downgrade_resize(Rewriter& rw, NodeId id, int64_t opset) {
+// Constants that say "no such input" in versions 11 and 12, by name.
+using EmptyConstants = std::unordered_map<std::string, ValueId>;
+
+EmptyConstants empty_constants(const Graph& graph) {
+  EmptyConstants found;
+  for (size_t i = 0; i < graph.value_capacity(); ++i) {
+    const Value& v = graph.value(static_cast<ValueId>(i));
+    if (v.is_constant() && v.dtype == DType::kF32 && v.constant->numel() == 0) found.emplace(v.name, static_cast<ValueId>(i));
+  }
+  return found;
+}
+
+void downgrade_resize(Rewriter& rw, NodeId id, int64_t opset, EmptyConstants& empty) {
   if (opset >= 13) return;
   if (opset >= 11) {
     for (size_t i : {1, 2}) {
@@ -296,10 +310,9 @@ void downgrade_resize(Rewriter& rw, NodeId id, int64_t opset) {
       if (n.input(i) != kNone) continue;
       const std::string name = fmt::format("{}.{}", n.name, i == 1 ? "roi" : "scales");
       // A file that had one keeps its name, so that saving twice gives the same bytes.
-      const ValueId kept = rw.graph().find_value(name);
-      const bool fits = kept != kNone && rw.graph().value(kept).is_constant() && rw.graph().value(kept).dtype == DType::kF32 &&
-                        rw.graph().value(kept).constant->numel() == 0;
-      rw.set_input(id, i, fits ? kept : rw.add_constant(name, Tensor::zeros(DType::kF32, {0})));
+      auto kept = empty.find(name);
+      if (kept == empty.end()) kept = empty.emplace(name, rw.add_constant(name, Tensor::zeros(DType::kF32, {0}))).first;
+      rw.set_input(id, i, kept->second);
     }
     return;
   }
@@ -355,12 +368,12 @@ void move_inputs_to_attributes(Rewriter& rw, NodeId id, int64_t opset) {
   }
 }
 
-void downgrade_node(Rewriter& rw, NodeId id, int64_t opset) {
+void downgrade_node(Rewriter& rw, NodeId id, int64_t opset, EmptyConstants& empty) {
   const std::string op = rw.graph().node(id).op;
   for (const AddedInput& row : kAddedInputs)
     if (op == row.op && opset < row.since && rw.graph().node(id).input(row.input) != kNone) rw.set_input(id, row.input, kNone);
   if (op == "Split" && opset < 18) downgrade_split(rw, id);
-  if (op == "Resize") downgrade_resize(rw, id, opset);
+  if (op == "Resize") downgrade_resize(rw, id, opset, empty);
   if (op == "DFT" && opset < 20 && rw.graph().node(id).input(2) == kNone) rw.set_attr(id, "axis", int64_t{-2});
   if (op == "ScatterElements" && opset < 11) rw.set_op(id, "Scatter");
   if (op == "GridSample" && opset < kGridModesSince) {
@@ -438,13 +451,14 @@ OpsetNeed least_opset(const Graph& graph) {
 
 void downgrade_graph(Graph& graph, int64_t opset) {
   Rewriter rw(graph);
+  EmptyConstants empty = empty_constants(graph);
   for (NodeId id : graph.order()) {
     for (const auto& [attr, body] : bodies_of(graph.node(id))) {
       auto lowered = std::make_shared<Graph>(*body);
       downgrade_graph(*lowered, opset);
       rw.set_attr(id, attr, std::shared_ptr<const Graph>(std::move(lowered)));
     }
-    if (graph.node(id).domain.empty()) downgrade_node(rw, id, opset);
+    if (graph.node(id).domain.empty()) downgrade_node(rw, id, opset, empty);
   }
 }
 

@@ -77,6 +77,8 @@ void upgrade_batch_normalization(Rewriter& rw, NodeId id) {
       fail(ExitCode::kUnsupported, "statistics of a normalization in test mode are not supported");
   }
   if (test) rw.truncate_outputs(id, 1);
+  // Else the outputs say it, as in versions 7 to 13. That Y alone is test mode is the specification's rule, and
+  // is_test = 0 is only the default beside it.
   rw.erase_attr(id, "is_test");
 }
 

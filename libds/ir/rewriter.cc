@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <queue>
 
+#include "libds/ir/free_name.h"
 #include "libds/ir/op_def.h"
 
 namespace ds {
@@ -55,9 +56,7 @@ void Rewriter::index_names() {
 
 std::string Rewriter::unique_name(std::string_view base) {
   index_names();
-  std::string name(base.empty() ? "value" : base);
-  for (int i = 1; names_.count(name); ++i) name = fmt::format("{}_{}", base.empty() ? "value" : base, i);
-  return name;
+  return free_name(std::string(base.empty() ? "value" : base), [&](const std::string& name) { return names_.count(name) > 0; });
 }
 
 // --- values ------------------------------------------------------------------------------------

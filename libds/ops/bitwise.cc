@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "libds/ir/type_text.h"
 #include "libds/ops/elementwise.h"
 #include "libds/ops/register.h"
 
@@ -88,9 +89,7 @@ void register_bit_cast(OpRegistry& registry) {
   def.min_inputs = def.max_inputs = 1;
   def.stops_gradient = true;
   def.infer = [](InferContext& c) {
-    const int64_t to = c.node().attr_int("to", 0);
-    if (to < 0 || to > INT32_MAX || !dtype_known(static_cast<int32_t>(to))) c.error("target type {} is not known", to);
-    const auto dtype = static_cast<DType>(to);
+    const DType dtype = dtype_of_number(c.node().attr_int("to", 0));
     if (dtype_bits(dtype) == 0 || dtype_bits(dtype) != dtype_bits(c.dtype(0)))
       c.error("the bits of {} are not those of a {}", dtype_name(c.dtype(0)), dtype_name(dtype));
     c.set_output(0, dtype, c.input(0).dims);

@@ -11,6 +11,7 @@
 
 #include "kernels/storage_types.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/type_text.h"
 #include "libds/ops/int_arith.h"
 #include "libds/ops/register.h"
 
@@ -253,9 +254,7 @@ void register_cast(OpRegistry& registry) {
   def.name = "Cast";
   def.min_inputs = def.max_inputs = 1;
   def.infer = [](InferContext& c) {
-    const int64_t to = c.node().attr_int("to", 0);
-    if (to < 0 || to > INT32_MAX || !dtype_known(static_cast<int32_t>(to))) c.error("target type {} is not known", to);
-    set_cast_output(c, static_cast<DType>(to));
+    set_cast_output(c, dtype_of_number(c.node().attr_int("to", 0)));
   };
   def.grad = grad_cast;
   def.kernels = {cast_kernel()};

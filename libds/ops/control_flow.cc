@@ -154,6 +154,10 @@ class LoopKernel final : public Kernel {
   explicit LoopKernel(const KernelQuery& q)
       : body_(q.body_runner(q.node, "body")), own_inputs_(q.node.own_inputs()), carried_(carried_values(q.node)) {
     const std::shared_ptr<const Graph> body = q.node.attr_graph("body");
+    for (size_t i = 0; i < carried_; ++i) {
+      in_optional_.push_back(body->value(body->inputs()[2 + i]).dtype == DType::kOptional);
+      out_dtypes_.push_back(body->value(body->outputs()[1 + i]).dtype);
+    }
     for (size_t i = 1 + carried_; i < body->outputs().size(); ++i) {
       const Value& v = body->value(body->outputs()[i]);
       Shape element;  // what is not known is taken for 0
@@ -174,13 +178,14 @@ class LoopKernel final : public Kernel {
     std::vector<std::vector<Tensor>> scanned(elements_.size());
     for (int64_t round = 0; round < rounds && go; ++round) {
       std::vector<Tensor> inputs = {Tensor::scalar<int64_t>(round), Tensor::scalar<bool>(go)};
-      inputs.insert(inputs.end(), carried.begin(), carried.end());
+      for (size_t i = 0; i < carried_; ++i) inputs.push_back(in_optional_[i] ? as_optional(carried[i]) : carried[i]);
       append_captured(c, own_inputs_, inputs);
       std::vector<Tensor> results = body_->run(inputs);
       go = truth(results[0]);
       std::move(results.begin() + 1, results.begin() + 1 + static_cast<std::ptrdiff_t>(carried_), carried.begin());
       for (size_t i = 0; i < scanned.size(); ++i) scanned[i].push_back(std::move(results[1 + carried_ + i]));
     }
+    for (size_t i = 0; i < carried_; ++i) carried[i] = as_result(carried[i], i);
     std::vector<Tensor> outputs = std::move(carried);
     for (size_t i = 0; i < scanned.size(); ++i) {
       if (!scanned[i].empty()) {
@@ -195,8 +200,20 @@ class LoopKernel final : public Kernel {
   }
 
  private:
+  // A body may take an optional and give what it holds; the next round gets an optional again.
+  static Tensor as_optional(const Tensor& t) { return t.dtype() == DType::kOptional ? t : Tensor::optional_of(t); }
+
+  // The same where no round was run: the first content is what would have been given, if it is there.
+  Tensor as_result(const Tensor& t, size_t i) const {
+    if (t.dtype() != DType::kOptional || out_dtypes_[i] == DType::kOptional || out_dtypes_[i] == DType::kUndefined) return t;
+    if (t.items().empty()) bad_data("no round was run, and carried value {} is an empty optional where the body gives {}", i, dtype_name(out_dtypes_[i]));
+    return t.items()[0];
+  }
+
   const std::shared_ptr<BodyRunner> body_;
   const size_t own_inputs_, carried_;
+  std::vector<char> in_optional_;   // per carried value: whether the body takes an optional
+  std::vector<DType> out_dtypes_;   // per carried value: what the body gives
   std::vector<Shape> elements_;  // of what is put together, for loops of no rounds
   std::vector<DType> element_dtypes_;
 };

@@ -5,6 +5,7 @@
 #include "kernels/dropout.h"
 #include "kernels/random.h"
 #include "libds/base/random.h"
+#include "libds/ir/type_text.h"
 #include "libds/ops/lowering.h"
 #include "libds/ops/register.h"
 
@@ -27,9 +28,7 @@ class Keys {
 
 // The attribute dtype, or `otherwise`.
 DType dtype_attr(InferContext& c, DType otherwise) {
-  const int64_t value = c.node().attr_int("dtype", static_cast<int64_t>(otherwise));
-  if (value < 0 || value > INT32_MAX || !dtype_known(static_cast<int32_t>(value))) c.error("dtype {} is not known", value);
-  return static_cast<DType>(value);
+  return c.node().has_attr("dtype") ? dtype_of_number(c.node().attr_int("dtype", 0)) : otherwise;
 }
 
 DType float_attr(InferContext& c, DType otherwise) {

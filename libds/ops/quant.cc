@@ -1,6 +1,7 @@
 // QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. Their kernels are the definition in plain loops;
 // graphs run fast through the fused operators of passes/fuse_qdq.h.
 #include "kernels/quant_any.h"
+#include "libds/ir/type_text.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
 
@@ -64,8 +65,8 @@ void check_scale(InferContext& c) {
 // A type given as an attribute; kUndefined when there is none.
 DType type_attr(const Node& node, const char* key) {
   const int64_t given = node.attr_int(key, 0);
-  if (given < 0 || given > INT32_MAX || (given != 0 && !dtype_known(static_cast<int32_t>(given)))) bad_data("{} is {}, which is no known type", key, given);
-  return static_cast<DType>(given);
+  if (given == 0) return DType::kUndefined;
+  return with_context([&] { return fmt::format("attribute '{}'", key); }, [&] { return dtype_of_number(given); });
 }
 
 bool is_quantized(DType t) {

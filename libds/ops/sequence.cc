@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "libds/ir/type_text.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
 
@@ -87,9 +88,8 @@ void register_sequences(OpRegistry& registry) {
   registry.add(object_op(
       "SequenceEmpty", 0, 0,
       [](InferContext& c) {
-        const int64_t dtype = c.node().attr_int("dtype", static_cast<int64_t>(DType::kF32));
-        if (dtype <= 0 || dtype > INT32_MAX || !dtype_known(static_cast<int32_t>(dtype))) c.error("element type {} is not known", dtype);
-        c.set_output(0, container_of(DType::kSequence, {static_cast<DType>(dtype)}));
+        const DType dtype = dtype_of_number(c.node().attr_int("dtype", static_cast<int64_t>(DType::kF32)));
+        c.set_output(0, container_of(DType::kSequence, {dtype}));
       },
       [](const KernelContext& c) { c.output(0) = Tensor::sequence({}); }));
 
@@ -296,7 +296,13 @@ void register_sequence_map(OpRegistry& registry) {
 
 void register_optionals(OpRegistry& registry) {
   OpDef optional = object_op(
-      "Optional", 0, 1, [](InferContext& c) { c.set_output(0, container_of(DType::kOptional, c.has_input(0) ? c.input(0).type() : ValueType())); },
+      "Optional", 0, 1,
+      [](InferContext& c) {
+        const std::string type = c.node().attr_string("type", "");
+        ValueType element = c.has_input(0) ? c.input(0).type() : ValueType();
+        if (!c.has_input(0) && !type.empty()) element = type_from_text(c.graph(), type);
+        c.set_output(0, container_of(DType::kOptional, std::move(element)));
+      },
       [](const KernelContext& c) { c.output(0) = Tensor::optional_of(c.has_input(0) ? c.input(0) : Tensor()); });
   registry.add(std::move(optional));
 

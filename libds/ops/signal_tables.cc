@@ -2,6 +2,7 @@
 // in double precision, then rounded to the type that is asked for.
 #include <cmath>
 
+#include "libds/ir/type_text.h"
 #include "libds/ops/common.h"
 #include "libds/ops/int_args.h"
 #include "libds/ops/register.h"
@@ -13,10 +14,7 @@ constexpr double kPi = 3.14159265358979323846;
 constexpr int64_t kLongest = int64_t{1} << 30;
 
 DType table_dtype(const Node& n) {
-  const int64_t code = n.attr_int("output_datatype", 1);
-  if (code < 0 || code > INT32_MAX || !dtype_known(static_cast<int32_t>(code)))
-    bad_data("output_datatype {} is not known", code);
-  const auto dtype = static_cast<DType>(code);
+  const DType dtype = dtype_of_number(n.attr_int("output_datatype", 1));
   if (!is_int(dtype) && !is_float(dtype)) bad_data("output_datatype is {}", dtype_name(dtype));
   return dtype;
 }

@@ -77,6 +77,14 @@ std::shared_ptr<const Plan> Session::plan(std::span<const Shape> input_shapes) {
 }
 
 std::vector<Tensor> Session::run(std::span<const Tensor> inputs) {
+  // What is given for an optional input may be the content: then it is there.
+  std::vector<Tensor> wrapped;
+  for (size_t i = 0; i < inputs.size() && i < graph_->inputs().size(); ++i) {
+    if (graph_->value(graph_->inputs()[i]).dtype != DType::kOptional || !inputs[i].defined() || inputs[i].dtype() == DType::kOptional) continue;
+    if (wrapped.empty()) wrapped.assign(inputs.begin(), inputs.end());
+    wrapped[i] = Tensor::optional_of(inputs[i]);
+  }
+  if (!wrapped.empty()) inputs = wrapped;
   check_inputs(*graph_, inputs);
   if (num_threads() != options_.threads) set_num_threads(options_.threads);
   std::vector<Shape> shapes;

@@ -198,6 +198,7 @@ TEST(OnnxBadInput, TensorData) {
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {-2}, 1); }), {"negative dimension"});
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {1}, 999); }), {"unknown element type 999"});
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {1}, 0); }), {"element type is undefined"});
+  expect_bad(with([](ModelBuilder& b) { b.initializer("w", {1}, -1); }), {"unknown element type -1"});
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {2}, 8).add_string_data("s"); }), {"1 strings", "needs 2"});
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {1LL << 40}, 8); }), {"0 strings"});
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {3}, 22).add_int32_data(1); }), {"1 bytes", "needs 2"});
@@ -206,6 +207,25 @@ TEST(OnnxBadInput, TensorData) {
   expect_bad(with([](ModelBuilder& b) { b.initializer("w", {1}, 10).add_int32_data(-1); }), {"not a 16-bit pattern"});
   expect_bad(with([](ModelBuilder& b) { b.floats("", {1}, {1}); }), {"an initializer has no name"});
   expect_bad(with([](ModelBuilder& b) { b.graph().add_sparse_initializer(); }), {"sparse"}, ExitCode::kUnsupported);
+}
+
+// 27 and 28 are the 6-bit floats of onnx 1.23; what comes after them is as likely a newer type.
+TEST(OnnxBadInput, ElementTypesOfANewerOnnx) {
+  for (const int number : {27, 28, 29, 100}) {
+    const std::string named = "element type number " + std::to_string(number);
+    ModelBuilder weight = relu_model();
+    weight.initializer("w", {4}, number).set_raw_data("123");
+    expect_bad(weight, {"tensor 'w'", named, "26"}, ExitCode::kUnsupported);
+    ModelBuilder input = relu_model();
+    input.input("packed", {"4"}, number);
+    expect_bad(input, {"input 'packed'", named}, ExitCode::kUnsupported);
+    ModelBuilder cast = relu_model();
+    test::set_attr(cast.node("Cast", {"x"}, {"z"}, "cast"), "to", int64_t{number});
+    expect_bad(cast, {"node 'cast' (Cast)", named}, ExitCode::kUnsupported);
+  }
+  ModelBuilder cast = relu_model();
+  test::set_attr(cast.node("Cast", {"x"}, {"z"}, "cast"), "to", int64_t{1001});
+  expect_bad(cast, {"node 'cast' (Cast)", "unknown element type 1001"});
 }
 
 TEST(OnnxBadInput, Types) {

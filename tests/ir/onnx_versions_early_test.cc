@@ -126,6 +126,25 @@ TEST(OnnxVersionsEarly, TestModeIsInference) {
   EXPECT_FALSE(last_node(*parsed(6, "Dropout", {"x"}, [](auto&, auto& n) { set_attr(n, "is_test", int64_t{1}); })).has_attr("is_test"));
 }
 
+// Without is_test the outputs say which mode is meant: "Y (test mode)" or all five.
+TEST(OnnxVersionsEarly, TheOutputsSayTheModeOfBatchNormalization) {
+  for (const bool spelt : {false, true}) {
+    const auto make = [&](auto& b, auto& n) {
+      b.floats("v", {3}, {1, 1, 1});
+      if (spelt) set_attr(n, "is_test", int64_t{0});
+    };
+    const auto inference = parsed(6, "BatchNormalization", {"x", "v", "v", "v", "v"}, make);
+    EXPECT_EQ(last_node(*inference).attr_int("training_mode", 0), 0);
+    const auto training = parsed(6, "BatchNormalization", {"x", "v", "v", "v", "v"}, [&](auto& b, auto& n) {
+      make(b, n);
+      n.add_output("mean");
+      n.add_output("var");
+      b.output("mean", {"3"});
+    });
+    EXPECT_EQ(last_node(*training).attr_int("training_mode", 0), 1);
+  }
+}
+
 // They are read, not written: what is saved says the same at version 7 or later.
 TEST(OnnxVersionsEarly, AreWrittenAsSeven) {
   const auto g = parsed(1, "Reshape", {"x"}, [](auto&, auto& n) { set_attr(n, "shape", Ints{-1}); });

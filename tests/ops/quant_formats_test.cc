@@ -147,7 +147,7 @@ TEST(QuantFormats, BadInputNamesTheReason) {
   const Tensor x = f32({2}, {1, 2}), one = f32({}, {1});
   Tensor exponent = Tensor::zeros(DType::kF8E8M0, {});
   expect_error("QuantizeLinear", {x, one, stored(DType::kI4, {}, {0})}, {{"output_dtype", type(DType::kU4)}}, ExitCode::kBadData, "output_dtype is u4");
-  expect_error("QuantizeLinear", {x, one}, {{"output_dtype", int64_t{999}}}, ExitCode::kBadData, "no known type");
+  expect_error("QuantizeLinear", {x, one}, {{"output_dtype", int64_t{999}}}, ExitCode::kBadData, "attribute 'output_dtype': unknown element type 999");
   expect_error("QuantizeLinear", {x, one}, {{"precision", type(DType::kI32)}}, ExitCode::kBadData, "precision i32");
   expect_error("QuantizeLinear", {x, Tensor::scalar<int32_t>(1)}, {}, ExitCode::kUnsupported, "scale of integers");
   expect_error("DequantizeLinear", {i8({1}, {1}), exponent}, {}, ExitCode::kBadData, "cannot have type f8e8m0");
