@@ -266,7 +266,11 @@ void infer_group_query(InferContext& c) {
   c.require_dtype(kPositionIds, {DType::kI64});
   c.require_rank(kGroupQuery, 3);
   if (c.has_input(kGroupKey) != c.has_input(kGroupValue)) c.error("key and value go together");
-  if (c.has_input(kCacheKey) || c.has_input(kCacheValue)) unsupported("past_key and past_value");
+  if (c.has_input(kCacheKey) != c.has_input(kCacheValue)) c.error("past_key and past_value go together");
+  for (size_t i : {kCacheKey, kCacheValue}) {
+    c.require_rank(i, 4);
+    if (c.has_input(i) && c.dtype(i) != c.dtype(kGroupQuery)) unsupported("a cache of another type than the query");
+  }
   if (n.attr_int("do_rotary", 0) != 0 && (!c.has_input(kCos) || !c.has_input(kSin))) c.error("do_rotary needs cos_cache and sin_cache");
   const int64_t H = head_count(n), G = head_count(n, "kv_num_heads");
   if (H % G != 0) c.error("{} query heads do not divide into {} groups", H, G);
@@ -275,10 +279,27 @@ void infer_group_query(InferContext& c) {
   const Dims q = c.dims(kGroupQuery);
   const Dim D = over(c, q[2], c.has_input(kGroupKey) ? H : H + 2 * G);
   c.set_output(0, c.dtype(kGroupQuery), Dims{q[0], q[1], times(c, D, H)});
-  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), q[1], D});
+  Dim present = q[1];
+  if (c.has_input(kCacheKey)) {  // as long as the cache, or as the longest sample when that is longer
+    const auto total = c.concrete_ints(kTotal);
+    const bool known = total && total->size() == 1 && c.has_dims(kCacheKey) && c.dims(kCacheKey)[2].known();
+    present = known ? Dim(std::max((*total)[0], c.dims(kCacheKey)[2].raw)) : c.fresh_dim();
+  }
+  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), present, D});
 }
 
-// A prompt: nothing is cached yet. Each sample has len = seqlens_k + 1 keys, the rest is padding behind them.
+// [B, G, present, D]: the first `start` rows of each sample's past, then the new ones, then zeros.
+ValueId appended(Lowering& l, ValueId past, ValueId fresh, ValueId start, ValueId present) {
+  const ValueId old = size_of(l, past, 2), none = l.ints({0, 0, 0, 0, 0, 0});
+  const ValueId grown = l.emit("Pad", {past, l.emit("Concat", {none, l.emit("Sub", {present, old}), l.ints({0})}, {{"axis", int64_t{0}}})});
+  const ValueId row = l.emit("Unsqueeze", {count_to(l, present), l.ints({1})});
+  const ValueId kept = l.emit("Less", {row, l.emit("Unsqueeze", {start, l.ints({1, 2, 3})})});
+  return l.emit("TensorScatter", {l.emit("Where", {kept, grown, l.scalar(0, l.dtype(past))}), fresh, start});
+}
+
+// Each sample has len = seqlens_k + 1 keys, the rest is padding behind them. As onnxruntime decides it, a node
+// whose `total` is the number of new tokens reads a prompt: what the cache holds does not count then, and the
+// padding is among the new tokens. Otherwise the new tokens are the last ones of the len.
 bool lower_group_query(Rewriter& rw, NodeId id) {
   Lowering l(rw, id);
   const Node& n = l.node();
@@ -294,21 +315,34 @@ bool lower_group_query(Rewriter& rw, NodeId id) {
   const auto unsqueezed = [&](ValueId x, std::vector<int64_t> axes) { return l.emit("Unsqueeze", {x, l.ints(axes)}); };
   const ValueId fresh = size_of(l, q, 1), total = l.emit("Reshape", {l.cast(l.in(kTotal), DType::kI64), l.ints({1})});
   const ValueId len = l.emit("Add", {l.emit("Reshape", {l.cast(l.in(kLastKey), DType::kI64), l.ints({-1})}), l.ints({1})});
-  const ValueId start = l.emit("Where", {l.emit("Equal", {total, fresh}), l.ints({0}), l.emit("Sub", {len, fresh})});
-  const ValueId positions = l.emit("Add", {unsqueezed(start, {1}), unsqueezed(count_to(l, fresh), {0})});  // [B, L]
+  const ValueId prompt = l.emit("Equal", {total, fresh}), steps = unsqueezed(count_to(l, fresh), {0});  // [1], [1, L]
+  const ValueId start = l.emit("Where", {prompt, l.ints({0}), l.emit("Sub", {len, fresh})});
+  const ValueId positions = l.emit("Add", {unsqueezed(start, {1}), steps});  // [B, L]
   if (n.attr_int("do_rotary", 0) != 0) {
+    ValueId angles = positions;
+    if (l.has(kPositionIds)) {  // of a prompt's only the first counts: the others follow it
+      const ValueId first = l.emit("Gather", {l.emit("Reshape", {l.in(kPositionIds), l.ints({-1})}), l.scalar(0, DType::kI64)});
+      angles = l.emit("Where", {prompt, l.emit("Add", {first, steps}), l.in(kPositionIds)});
+    }
     const auto rotated = [&](ValueId x, int64_t count) {
       Attributes attrs = {{"num_heads", count}, {"interleaved", n.attr_int("rotary_interleaved", 0)}};
       const auto& table = l.dims(l.in(kCos));
       if (table && table->back().known()) attrs["rotary_embedding_dim"] = 2 * table->back().raw;
-      return l.emit("RotaryEmbedding", {x, l.in(kCos), l.in(kSin), l.has(kPositionIds) ? l.in(kPositionIds) : positions}, attrs);
+      return l.emit("RotaryEmbedding", {x, l.in(kCos), l.in(kSin), angles}, attrs);
     };
     q = rotated(q, H);
     k = rotated(k, G);
   }
   k = heads(l, k, G);
   v = heads(l, v, G);
-  const ValueId key = count_to(l, size_of(l, k, 2)), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]
+  ValueId seen = fresh;
+  if (l.has(kCacheKey)) {
+    const ValueId present = l.emit("Max", {total, size_of(l, l.in(kCacheKey), 2)});
+    k = appended(l, l.in(kCacheKey), k, start, present);
+    v = appended(l, l.in(kCacheValue), v, start, present);
+    seen = total;  // a mask with fewer columns than there are keys hides the rest
+  }
+  const ValueId key = count_to(l, seen), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]
   ValueId mask = l.emit("Less", {key, unsqueezed(len, {1, 2, 3})});
   if (n.attr_int("causal", 1) != 0) mask = l.emit("And", {mask, l.emit("LessOrEqual", {key, query})});
   if (const int64_t window = n.attr_int("local_window_size", -1); window >= 0)
