@@ -485,6 +485,7 @@ void grad_tensor_scatter(GradContext& g) {
 void register_tensor_scatter(OpRegistry& registry) {
   OpDef def;
   def.name = "TensorScatter";  // (cache, update, write_indices?) -> cache
+  def.moves_elements = true;
   def.min_inputs = 2;
   def.max_inputs = 3;
   def.infer = infer_tensor_scatter;

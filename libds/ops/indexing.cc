@@ -42,6 +42,14 @@ kernels::ScatterReduction reduction_of(const Node& node) {
   bad_data("unknown reduction '{}'", name);
 }
 
+// Strings and the bits of 8-bit floats can be moved, not added up.
+void check_reduction(InferContext& c) {
+  if (reduction_of(c.node()) == kernels::ScatterReduction::kNone) return;
+  const DType dtype = c.dtype(0);
+  if (is_object(dtype) || is_float8(dtype) || is_packed(dtype))
+    fail(ExitCode::kUnsupported, "reduction '{}' of {} is not supported", c.node().attr_string("reduction", ""), dtype_name(dtype));
+}
+
 ValueId filled(GradContext& g, double x, const Shape& shape, DType dtype) { return g.emit("Expand", {g.scalar(x, dtype), g.ints(shape)}); }
 ValueId zeros(GradContext& g, const Shape& shape, DType dtype) { return filled(g, 0, shape, dtype); }
 
@@ -230,7 +238,7 @@ void register_elements(OpRegistry& registry) {
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     check_elements(c);
-    reduction_of(c.node());
+    check_reduction(c);
     if (c.dtype(2) != c.dtype(0)) c.error("updates have type {}, data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
     if (c.has_dims(1) && c.has_dims(2) && all_known(c.dims(1)) && all_known(c.dims(2)) && c.dims(1) != c.dims(2))
       c.error("updates are {}, indices {}", shape_string(concrete(c.dims(2))), shape_string(concrete(c.dims(1))));
@@ -357,7 +365,7 @@ void register_nd(OpRegistry& registry) {
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     const auto depth = tuple_depth(c, 0);
-    reduction_of(c.node());
+    check_reduction(c);
     if (c.dtype(2) != c.dtype(0)) c.error("updates have type {}, data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
     if (depth && c.has_dims(2)) {
       const Dims &data = c.dims(0), &indices = c.dims(1);
