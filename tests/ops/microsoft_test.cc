@@ -87,6 +87,9 @@ std::vector<OpCase> attention_cases() {
   Attributes rotated = group;
   rotated["do_rotary"] = int64_t{1};
   const Tensor gk = random_tensor({B, L, D}, 8), gv = random_tensor({B, L, D}, 9), cache_k = random_tensor({B, 1, 6, D}, 10), cache_v = random_tensor({B, 1, 6, D}, 11);
+  const Tensor roomy_k = random_tensor({B, H, 6, D}, 12), roomy_v = random_tensor({B, H, 6, D}, 13);
+  const Tensor one_q = random_tensor({B, 1, H * D}, 14), one_k = random_tensor({B, 1, H * D}, 15), one_v = random_tensor({B, 1, H * D}, 16);
+  const Tensor beams = Tensor::of<int32_t>({1, 2, 6}, {1, 0, 1, 0, 1, 1, 0, 0, 1, 1, 0, 0});
   // Tables of cosines and sines are no parameters.
   const auto by = [](OpCase c, std::vector<int> wrt) {
     c.wrt = std::move(wrt);
@@ -97,7 +100,12 @@ std::vector<OpCase> attention_cases() {
       microsoft("Attention", {x, w, w_bias, i32({3, 2}), random_tensor({2, B, H, 2, D}, 4), random_tensor({B, H, L, L + 2}, 5)}, kHeads, "past", 2),
       microsoft("MultiHeadAttention", {q, k, v, random_tensor({3 * H * D}, 4)}, kHeads),
       microsoft("MultiHeadAttention", {q, k, v, Tensor(), Tensor(), Tensor(), past_k, past_v}, {{"num_heads", H}, {"unidirectional", int64_t{1}}}, "past", 3),
+      microsoft("MultiHeadAttention", {q, k, v, Tensor(), Tensor(), Tensor(), roomy_k, roomy_v, i32({2})}, {{"num_heads", H}, {"unidirectional", int64_t{1}}}, "room", 3),
+      microsoft("DecoderMaskedMultiHeadAttention", {one_q, one_k, one_v, Tensor(), random_tensor({B, H, 1, 4}, 5), roomy_k, roomy_v, i32({3})}, kHeads, "", 3),
+      microsoft("DecoderMaskedMultiHeadAttention", {one_q, one_k, one_v, Tensor(), Tensor(), roomy_k, roomy_v, i32({3}), i32({2}), beams}, kHeads, "beams", 3),
       microsoft("GroupQueryAttention", {q, gk, gv, Tensor(), Tensor(), i32({2, 1}), i32({3})}, group, "prompt", 3),
+      microsoft("GroupQueryAttention", {q, gk, gv, Tensor(), Tensor(), i32({2, 2}), i32({3}), Tensor(), Tensor(), Tensor(), random_tensor({1, H, L, L}, 7), random_tensor({H}, 6)},
+                group, "sink", 3),
       by(microsoft("GroupQueryAttention", {q, gk, gv, cache_k, cache_v, i32({4, 5}), i32({6}), cos, sin}, rotated, "cache", 3), {0, 1, 2, 3, 4}),
       by(microsoft("GroupQueryAttention", {q, gk, gv, cache_k, cache_v, i32({4, 7}), i32({8})}, group, "growing", 3), {0, 1, 2, 3, 4}),
       by(microsoft("RotaryEmbedding", {q, whole({1}, {4}), cos, sin}), {0}),

@@ -18,7 +18,6 @@ BIN = pathlib.Path("build/release/bin")
 F32, I32, I64 = np.float32, np.int32, np.int64
 DOMAINS = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
 ROWS = 32  # of the tables of cosines and sines
-GROUP_INPUTS = ("query", "key", "value", "past_key", "past_value", "seqlens_k", "total", "cos", "sin", "position_ids", "bias")
 
 
 class Step:
@@ -140,6 +139,62 @@ class Decoder(unittest.TestCase):
                     inputs = [*step.inputs, positions, bias]
                     steps.append(Step(step.op, inputs if bias is not None else inputs[:-1], step.attrs, [True] * 3, step.valid))
         self.check(steps)
+
+
+    def test_bias_comes_after_softcap(self):
+        steps = []
+        for room in (0, 9):
+            for step in self.group_steps([4, 2], 2, room, softcap=0.7, local_window_size=3):
+                L, total = step.inputs[0].shape[1], int(step.inputs[6][0])
+                inputs = [*step.inputs, None, None, None, self.normal(2, 4, L, total)]
+                steps.append(Step(step.op, inputs, step.attrs, [True] * 3, step.valid))
+        self.check(steps)
+
+    def test_sinks(self):
+        steps = []
+        for room in (0, 9):
+            for attrs in ({}, {"softcap": 0.7, "local_window_size": 3}):
+                steps += self.group_steps([4, 2], 2, room, smooth_softmax=1, **attrs)
+                for step in self.group_steps([4, 2], 2, room, **attrs):
+                    L, total = step.inputs[0].shape[1], int(step.inputs[6][0])
+                    for bias in (None, self.normal(2, 4, L, total)):
+                        steps.append(Step(step.op, [*step.inputs, None, None, None, bias, self.normal(4)], step.attrs, [True] * 3, step.valid))
+        self.check(steps)
+        self.check(steps, free=True)
+
+    def test_multi_head_attention_with_room(self):
+        H, D, B, rows = 2, 8, 2, 9
+        steps = []
+        for attrs in ({}, {"unidirectional": 1, "scale": 0.3}):
+            for bias in (None, self.normal(3 * H * D)):
+                cache, length = [self.normal(B, H, rows, D), self.normal(B, H, rows, D)], 3
+                for L in (1, 2, 1):
+                    new = [self.normal(B, L, H * D) for _ in range(3)]
+                    inputs = [*new, bias, None, None, *cache, np.array([length], I32)]
+                    steps.append(Step("MultiHeadAttention", inputs, {"num_heads": H, **attrs}, [True] * 3))
+                    cache, length = steps[-1].expected[1:], length + L
+        self.check(steps)
+        self.check(steps, free=True)
+
+    def test_decoder_masked_multi_head_attention(self):
+        H, D, B, rows = 2, 8, 4, 9
+        attrs, steps = {"num_heads": H, "past_present_share_buffer": 1}, []
+        cache, length = [self.normal(B, H, rows, D), self.normal(B, H, rows, D)], 3
+        for _ in range(3):
+            new = [self.normal(B, 1, H * D) for _ in range(3)]
+            mask = (self.rng.random((B, length + 1)) < 0.7).astype(I32)
+            mask[:, 0] = 1
+            score_bias, all_bias = self.normal(B, H, 1, length + 1), self.normal(3 * H * D)
+            past = [*cache, np.array([length], I32)]
+            beams = [np.array([2], I32), self.rng.integers(0, 2, (B // 2, 2, rows)).astype(I32)]
+            for inputs in ([*new, None, None, *past], [*new, mask, score_bias, *past, None, None, all_bias], [*new, None, None, *past, *beams],
+                           [*new, mask, None, *past, *beams, all_bias]):
+                steps.append(Step("DecoderMaskedMultiHeadAttention", inputs, attrs, [True] * 3))
+            cache, length = steps[-1].expected[1:], length + 1
+            memory = [self.normal(B, H, 5, D), self.normal(B, H, 5, D)]
+            steps.append(Step("DecoderMaskedMultiHeadAttention", [new[0], *memory], {"num_heads": H}, [True]))
+        self.check(steps)
+        self.check(steps, free=True)
 
 
 if __name__ == "__main__":
