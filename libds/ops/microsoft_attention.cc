@@ -165,13 +165,13 @@ void infer_multi_head(InferContext& c, const Multi& at) {
   c.require_rank(at.indirection, 3);
   if (c.has_input(at.past_length) && !c.has_input(at.past_key)) c.error("past_sequence_length comes without past keys");
   if (c.has_input(at.indirection) && !c.has_input(at.past_length)) c.error("cache_indirection comes without past_sequence_length");
-  if (c.node().output(3) != kNone) unsupported("output 3 (qk)");
+  if (c.node().output(3) != kNone && c.has_input(at.past_length)) unsupported("output 3 (qk) beside past_sequence_length");
   c.require_dtype(at.padding, {DType::kI32, DType::kI64});
   if (c.has_dims(at.padding) && (c.dims(at.padding).empty() || c.dims(at.padding).size() > 3)) unsupported("a mask of this rank");
   for (size_t i : {at.past_key, at.past_value}) c.require_rank(i, 4);
   if (c.has_input(at.past_key) != c.has_input(at.past_value)) c.error("past_key and past_value go together");
   const int64_t H = head_count(c.node());
-  for (size_t i : {0, 1, 2}) c.set_output(i, c.dtype(kQuery));
+  for (size_t i : {0, 1, 2, 3}) c.set_output(i, c.dtype(kQuery));
   if (!c.has_dims(kQuery) || (c.has_input(kKey) && !c.has_dims(kKey)) || (c.has_input(kValue) && !c.has_dims(kValue))) return;
   const Dims q = c.dims(kQuery);
   if (q.size() != 3 && q.size() != 5) c.error("the query has rank {}, expected 3 or 5", q.size());
@@ -198,6 +198,7 @@ void infer_multi_head(InferContext& c, const Multi& at) {
   c.set_output(0, c.dtype(kQuery), Dims{q[0], q[1], times(c, E, H)});
   c.set_output(1, c.dtype(kQuery), Dims{q[0], Dim(H), S, D});
   c.set_output(2, c.dtype(kQuery), Dims{q[0], Dim(H), S, E});
+  c.set_output(3, c.dtype(kQuery), Dims{q[0], Dim(H), q[1], S});
 }
 
 // The rows of a cache [samples * beams, H, rows, size] that each beam follows.
@@ -280,7 +281,8 @@ bool lower_multi_head(Rewriter& rw, NodeId id, const Multi& at) {
   std::vector<ValueId> inputs = {q, k, v, bias};
   if (l.has(at.past_key)) inputs.insert(inputs.end(), {l.in(at.past_key), l.in(at.past_value)});
   while (inputs.back() == kNone) inputs.pop_back();
-  const size_t outputs = l.wants(1) || l.wants(2) ? 3 : 1;
+  if (l.wants(3)) attrs["qk_matmul_output_mode"] = int64_t{2};  // with mask and bias
+  const size_t outputs = l.wants(3) ? 4 : l.wants(1) || l.wants(2) ? 3 : 1;
   const auto y = l.emit_all("Attention", inputs, attrs, outputs);
   l.set(0, cached ? tokens(l, y[0]) : y[0]);
   for (size_t i = 1; i < outputs; ++i) l.set(i, y[i]);

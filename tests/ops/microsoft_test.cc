@@ -100,6 +100,7 @@ std::vector<OpCase> attention_cases() {
       microsoft("Attention", {x, w, w_bias, i32({3, 2}), random_tensor({2, B, H, 2, D}, 4), random_tensor({B, H, L, L + 2}, 5)}, kHeads, "past", 2),
       microsoft("MultiHeadAttention", {q, k, v, random_tensor({3 * H * D}, 4)}, kHeads),
       microsoft("MultiHeadAttention", {q, k, v, Tensor(), Tensor(), Tensor(), past_k, past_v}, {{"num_heads", H}, {"unidirectional", int64_t{1}}}, "past", 3),
+      by(microsoft("MultiHeadAttention", {q, k, v, Tensor(), Tensor(), random_tensor({1, H, L, L}, 5)}, kHeads, "scores", 4), {-1}),
       microsoft("MultiHeadAttention", {q, k, v, Tensor(), Tensor(), Tensor(), roomy_k, roomy_v, i32({2})}, {{"num_heads", H}, {"unidirectional", int64_t{1}}}, "room", 3),
       microsoft("DecoderMaskedMultiHeadAttention", {one_q, one_k, one_v, Tensor(), random_tensor({B, H, 1, 4}, 5), roomy_k, roomy_v, i32({3})}, kHeads, "", 3),
       microsoft("DecoderMaskedMultiHeadAttention", {one_q, one_k, one_v, Tensor(), Tensor(), roomy_k, roomy_v, i32({3}), i32({2}), beams}, kHeads, "beams", 3),
