@@ -126,6 +126,18 @@ TEST(Microsoft, MultiHeadAttentionTakesPackedOperands) {
   }
 }
 
+TEST(Microsoft, CachesAreNotWrittenBesideTheirRows) {
+  const Tensor q = random_tensor({B, 1, H * D}, 1), k = random_tensor({B, 1, D}, 2), cache = random_tensor({B, 1, 6, D}, 3);
+  const auto step = [&](const std::vector<int32_t>& last, int32_t total) {
+    return run_microsoft("GroupQueryAttention", {q, k, k, cache, cache, i32(last), i32({total})}, {{"num_heads", H}, {"kv_num_heads", int64_t{1}}}, 3);
+  };
+  EXPECT_EQ(step({4, 5}, 6)[1].shape(), (Shape{B, 1, 6, D}));
+  EXPECT_EQ(step({4, 6}, 7)[1].shape(), (Shape{B, 1, 7, D}));
+  EXPECT_THROW(step({4, 6}, 6), Error);
+  EXPECT_THROW(step({4, -1}, 6), Error);
+  EXPECT_THROW(step({4}, 6), Error);
+}
+
 TEST(Microsoft, WhatIsNotSupportedIsSaid) {
   const Tensor x = random_tensor({B, L, 5}, 1), w = random_tensor({5, 3 * H * D}, 2);
   const auto code = [](auto&& run) {

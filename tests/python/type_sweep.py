@@ -7,6 +7,7 @@ ones expected to fail.
 
 Usage: type_sweep.py BIN_DIR [FOLDER to keep the cases in].
 """
+# ctest: slow
 # ctest: timeout 600
 import json
 import pathlib
