@@ -332,15 +332,6 @@ void infer_group_query(InferContext& c) {
   for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), present, D});
 }
 
-// [B, G, present, D]: the first `start` rows of each sample's past, then the new ones, then zeros.
-ValueId appended(Lowering& l, ValueId past, ValueId fresh, ValueId start, ValueId present) {
-  const ValueId old = size_of(l, past, 2), none = l.ints({0, 0, 0, 0, 0, 0});
-  const ValueId grown = l.emit("Pad", {past, l.emit("Concat", {none, l.emit("Sub", {present, old}), l.ints({0})}, {{"axis", int64_t{0}}})});
-  const ValueId row = l.emit("Unsqueeze", {count_to(l, present), l.ints({1})});
-  const ValueId kept = l.emit("Less", {row, l.emit("Unsqueeze", {start, l.ints({1, 2, 3})})});
-  return l.emit("TensorScatter", {l.emit("Where", {kept, grown, l.scalar(0, l.dtype(past))}), fresh, start});
-}
-
 // Each sample has len = seqlens_k + 1 keys, the rest is padding behind them. As onnxruntime decides it, a node
 // whose `total` is the number of new tokens reads a prompt: what the cache holds does not count then, and the
 // padding is among the new tokens. Otherwise the new tokens are the last ones of the len.
@@ -382,8 +373,8 @@ bool lower_group_query(Rewriter& rw, NodeId id) {
   ValueId seen = fresh;
   if (l.has(kCacheKey)) {
     const ValueId present = l.emit("Max", {total, size_of(l, l.in(kCacheKey), 2)});
-    k = appended(l, l.in(kCacheKey), k, start, present);
-    v = appended(l, l.in(kCacheValue), v, start, present);
+    k = l.emit("CacheAppend", {l.in(kCacheKey), k, start, present});
+    v = l.emit("CacheAppend", {l.in(kCacheValue), v, start, present});
     seen = total;  // a mask with fewer columns than there are keys hides the rest
   }
   const ValueId key = count_to(l, seen), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]

@@ -48,6 +48,8 @@ const bool added = add_cases({
     {"TensorScatter", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({0, 3})}},
     {"TensorScatter", {random_tensor({2, 5, 3}, 1), random_tensor({2, 4, 3}, 2), lengths({4, 3})}, {{"mode", std::string("circular")}}, 1, {}, 1e-5, "circular"},
     {"TensorScatter", {random_tensor({2, 5, 3}, 1), random_tensor({2, 4, 3}, 2)}, {}, 1, {}, 1e-5, "from_the_start"},
+    {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({0, 3}), lengths({5})}},
+    {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({5, 4}), lengths({8})}, {}, 1, {}, 1e-5, "growing"},
 });
 
 TEST(Attention, ARowThatSeesNothingIsZero) {
@@ -73,6 +75,8 @@ TEST(Attention, WrongModelsAreNamed) {
   EXPECT_THROW(run_op({"Attention", with(qkv(1, 1, 1, 2, 2, 4, 4), {random_tensor({3, 2}, 1)})}), Error);
   EXPECT_THROW(run_op({"Attention", with(qkv(2, 1, 1, 2, 2, 4, 4), {Tensor(), Tensor(), Tensor(), lengths({2, 3})})}), Error);
   EXPECT_THROW(run_op({"TensorScatter", {random_tensor({1, 5, 3}, 1), random_tensor({1, 4, 3}, 2), lengths({2})}}), Error);
+  for (int64_t start : {-1, 3, 4})
+    EXPECT_THROW(run_op({"CacheAppend", {random_tensor({1, 1, 3, 2}, 1), random_tensor({1, 1, 2, 2}, 2), lengths({start}), lengths({start < 4 ? 4 : 7})}}), Error);
 }
 
 }  // namespace
