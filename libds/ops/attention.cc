@@ -539,7 +539,7 @@ std::unique_ptr<Kernel> cache_append_kernel(const KernelQuery& q) {
         const auto copy = [&](int64_t first, const std::byte* x, int64_t n) {
           if (n > 0 && row > 0) std::memcpy(y + first * row, x, static_cast<size_t>(n * row));
         };
-        copy(0, from + i * P * row, at);
+        if (to != from) copy(0, from + i * P * row, at);
         copy(at, add + i * L * row, L);
         if (at + L < rows && row > 0) std::memset(y + (at + L) * row, 0, static_cast<size_t>((rows - at - L) * row));
       }
@@ -567,6 +567,7 @@ void register_cache_append(OpRegistry& registry) {
   def.grad = grad_cache_append;
   KernelDef k;
   k.name = "portable/cache_append";
+  k.in_place = {{0, 0}};
   k.create = cache_append_kernel;
   def.kernels = {k};
   registry.add(std::move(def));

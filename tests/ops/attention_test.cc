@@ -1,4 +1,6 @@
 // Attention and its companions: every kernel against f64, gradients, and the rules of masking.
+#include "libds/ir/rewriter.h"
+#include "libds/run/session.h"
 #include "tests/support/op_check.h"
 
 namespace ds::test {
@@ -51,6 +53,18 @@ const bool added = add_cases({
     {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({0, 3}), lengths({5})}},
     {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({5, 4}), lengths({8})}, {}, 1, {}, 1e-5, "growing"},
 });
+
+TEST(Attention, ACacheThatDiesIsAppendedToInPlace) {
+  auto graph = std::make_shared<Graph>();
+  Rewriter rw(*graph);
+  const Tensor past = random_tensor({2, 1, 4, 3}, 1), fresh = random_tensor({2, 1, 1, 3}, 2), start = lengths({2, 3});
+  const ValueId a = rw.add_input("past", DType::kF64, to_dims(past.shape())), b = rw.add_input("fresh", DType::kF64, to_dims(fresh.shape()));
+  const ValueId at = rw.add_constant("start", start), rows = rw.add_constant("rows", lengths({4}));
+  rw.add_output(rw.emit("CacheAppend", {rw.emit("Neg", {a}), rw.emit("Neg", {b}), at, rows}));
+  const Tensor y = Session(graph).run(std::vector<Tensor>{past, fresh})[0];
+  const Tensor expected = run_op({"CacheAppend", {past, fresh, start, lengths({4})}})[0];
+  for (int64_t i = 0; i < y.numel(); ++i) EXPECT_EQ(y.data<double>()[i], -expected.data<double>()[i]) << i;
+}
 
 TEST(Attention, ARowThatSeesNothingIsZero) {
   const Tensor never = Tensor::of<double>({2, 2}, {0, 0, -kInf, -kInf});
