@@ -1,4 +1,8 @@
 // What a fused operator does to its result before storing it: y = activation(y + addend).
+//
+// NaN: the portable form keeps it, as Relu and Clip of their own and onnxruntime's fused ones do. oneDNN's relu and
+// clip make 0 (of clip, `low`) of it: they are vector maxima, which give their second operand then, and no post-op of
+// oneDNN is exact otherwise. So a NaN in the middle of a fused network may be seen there as 0.
 #pragma once
 
 #include <cstdint>

@@ -98,5 +98,7 @@ template void gemm(const GemmShape&, int64_t, uint32_t, const uint32_t*, const i
 template void gemm(const GemmShape&, int64_t, uint64_t, const uint64_t*, const int64_t*, const uint64_t*, const int64_t*, bool, uint64_t*);
 template void broadcast_matrix(int64_t, int64_t, float, const float*, int64_t, int64_t, float*);
 template void broadcast_matrix(int64_t, int64_t, double, const double*, int64_t, int64_t, double*);
+template void broadcast_matrix(int64_t, int64_t, uint32_t, const uint32_t*, int64_t, int64_t, uint32_t*);
+template void broadcast_matrix(int64_t, int64_t, uint64_t, const uint64_t*, int64_t, int64_t, uint64_t*);
 
 }  // namespace ds::kernels

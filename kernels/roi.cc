@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "libds/base/parallel.h"
 
@@ -133,7 +134,7 @@ void roi_align(const RoiAlign& s, const T* x, const T* rois, const int64_t* imag
 }
 
 template <typename T>
-void roi_align_grad(const RoiAlign& s, const T* rois, const int64_t* images, const T* d_y, T* d_x) {
+void roi_align_grad(const RoiAlign& s, const T* x, const T* rois, const int64_t* images, const T* d_y, T* d_x) {
   const int64_t bins = s.out_height * s.out_width, plane = s.height * s.width;
   std::fill(d_x, d_x + s.batch * s.channels * plane, T(0));
   for (int64_t r = 0; r < s.regions; ++r) {  // one after the other: they overlap
@@ -144,9 +145,24 @@ void roi_align_grad(const RoiAlign& s, const T* rois, const int64_t* images, con
         T* to = d_x + (images[r] * s.channels + c) * plane;
         const T* d = d_y + (r * s.channels + c) * bins;
         const Sample<T>* sample = region.samples.data();
-        for (int64_t b = 0; b < bins; ++b)
+        const T* in = s.max ? x + (images[r] * s.channels + c) * plane : nullptr;
+        for (int64_t b = 0; b < bins; ++b) {
+          int64_t greatest = 0;
+          T best_weight = 0, best = -std::numeric_limits<T>::infinity();
           for (int64_t i = 0; i < region.per_bin; ++i, ++sample)
-            for (int k = 0; k < 4; ++k) to[sample->at[k]] += sample->weight[k] * share * d[b];
+            for (int k = 0; k < 4; ++k) {
+              const int64_t at = sample->at[k];
+              const T weight = sample->weight[k];
+              if (!s.max) {
+                to[at] += weight * share * d[b];
+              } else if (weight * in[at] > best) {
+                best = weight * in[at];
+                best_weight = weight;
+                greatest = at;
+              }
+            }
+          if (s.max) to[greatest] += best_weight * d[b];
+        }
       }
     });
   }
@@ -208,7 +224,7 @@ std::vector<int64_t> non_max_suppression(int64_t n, const float* boxes, const fl
 
 #define DS_ROI(T)                                                                              \
   template void roi_align(const RoiAlign&, const T*, const T*, const int64_t*, T*);            \
-  template void roi_align_grad(const RoiAlign&, const T*, const int64_t*, const T*, T*);       \
+  template void roi_align_grad(const RoiAlign&, const T*, const T*, const int64_t*, const T*, T*);       \
   template void max_roi_pool(const RoiAlign&, const T*, const T*, T*);
 DS_ROI(float)
 DS_ROI(double)

@@ -21,9 +21,9 @@ struct RoiAlign {
 // rois [R, 4]: x1, y1, x2, y2; `images` [R], each in [0, N).
 template <typename T>
 void roi_align(const RoiAlign& s, const T* x, const T* rois, const int64_t* images, T* y);
-// Of the mean. d_x is overwritten.
+// d_x is overwritten. `x` is read for the maximum only: the first of the greatest has the gradient.
 template <typename T>
-void roi_align_grad(const RoiAlign& s, const T* rois, const int64_t* images, const T* d_y, T* d_x);
+void roi_align_grad(const RoiAlign& s, const T* x, const T* rois, const int64_t* images, const T* d_y, T* d_x);
 
 // rois [R, 5]: image, x1, y1, x2, y2, rounded to elements; the maximum of each bin, 0 where it is empty.
 template <typename T>

@@ -1,8 +1,9 @@
-// Attention, RotaryEmbedding and TensorScatter: the operators of transformer decoders.
+// Attention, RotaryEmbedding, TensorScatter and CacheAppend (internal): the operators of transformer decoders.
 #include "libds/ops/attention.h"
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "kernels/attention.h"
 #include "libds/base/parallel.h"
@@ -458,6 +459,20 @@ std::unique_ptr<Kernel> tensor_scatter_kernel(const KernelQuery& q) {
   });
 }
 
+// Of `x` the rows along `axis` where `start` (kNone: 0), per sample, puts an update of this shape. `circle` rows
+// make a circle; 0: none does.
+ValueId rows_of(GradContext& g, ValueId x, const Shape& update, size_t axis, ValueId start, int64_t circle) {
+  std::vector<int64_t> steps(static_cast<size_t>(update[axis]));
+  std::iota(steps.begin(), steps.end(), int64_t{0});
+  Shape along(update.size(), 1), each(update.size(), 1);
+  along[axis] = update[axis];
+  each[0] = update[0];
+  ValueId rows = g.emit("Reshape", {g.ints(steps), g.ints(along)});
+  if (start != kNone) rows = g.emit("Add", {rows, g.emit("Reshape", {start, g.ints(each)})});
+  if (circle > 0) rows = g.emit("Mod", {rows, g.ints({circle})});
+  return g.emit("GatherElements", {x, g.emit("Expand", {rows, g.ints(update)})}, {{"axis", static_cast<int64_t>(axis)}});
+}
+
 // Where the update went no gradient reaches the cache, and all of it the update.
 void grad_tensor_scatter(GradContext& g) {
   const Shape cache = g.shape(g.input(0)), update = g.shape(g.input(1));
@@ -470,21 +485,13 @@ void grad_tensor_scatter(GradContext& g) {
     g.set_d_input(0, g.emit("TensorScatter", inputs, attrs));
   }
   if (!g.needs(1)) return;
-  std::vector<int64_t> steps;
-  for (int64_t i = 0; i < update[axis]; ++i) steps.push_back(i);
-  Shape along(update.size(), 1), each(update.size(), 1);
-  along[axis] = update[axis];
-  each[0] = update[0];
-  ValueId rows = g.emit("Reshape", {g.ints(steps), g.ints(along)});
-  if (g.input(2) != kNone) rows = g.emit("Add", {rows, g.emit("Reshape", {g.input(2), g.ints(each)})});
-  if (is_circular(g.node())) rows = g.emit("Mod", {rows, g.ints({cache[axis]})});
-  rows = g.emit("Expand", {rows, g.ints(update)});
-  g.set_d_input(1, g.emit("GatherElements", {g.d_output(0), rows}, {{"axis", static_cast<int64_t>(axis)}}));
+  g.set_d_input(1, rows_of(g, g.d_output(0), update, axis, g.input(2), is_circular(g.node()) ? cache[axis] : 0));
 }
 
 void register_tensor_scatter(OpRegistry& registry) {
   OpDef def;
   def.name = "TensorScatter";  // (cache, update, write_indices?) -> cache
+  def.moves_elements = true;
   def.min_inputs = 2;
   def.max_inputs = 3;
   def.infer = infer_tensor_scatter;
@@ -497,12 +504,82 @@ void register_tensor_scatter(OpRegistry& registry) {
   registry.add(std::move(def));
 }
 
+// --- CacheAppend -------------------------------------------------------------------------------
+
+// What a decoder's step makes of its cache: (past [B, G, P, D], fresh [B, G, L, D], start [B], rows [1]) ->
+// [B, G, rows, D]: the first start rows of each sample's past, the fresh ones, zeros.
+void infer_cache_append(InferContext& c) {
+  if (c.dtype(1) != c.dtype(0)) c.error("cache and new rows differ in type: {} and {}", dtype_name(c.dtype(0)), dtype_name(c.dtype(1)));
+  for (size_t i : {0, 1}) c.require_rank(i, 4);
+  for (size_t i : {2, 3}) c.require_dtype(i, {DType::kI64});
+  if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
+  const Dims past = c.dims(0), fresh = c.dims(1);
+  for (size_t i : {0, 1, 3})
+    if (past[i].known() && fresh[i].known() && past[i] != fresh[i]) c.error("the cache is {}, new rows {}", c.graph().dims_string(past), c.graph().dims_string(fresh));
+  const auto rows = c.ints(3);
+  c.set_output(0, c.dtype(0), Dims{past[0], past[1], rows && rows->size() == 1 ? (*rows)[0] : c.fresh_dim(), past[3]});
+}
+
+std::unique_ptr<Kernel> cache_append_kernel(const KernelQuery& q) {
+  const Shape past = q.in(0).shape, fresh = q.in(1).shape;
+  const int64_t B = past[0], G = past[1], P = past[2], L = fresh[2], rows = q.out(0).dim(2);
+  const int64_t row = past[3] * static_cast<int64_t>(dtype_size(q.in(0).dtype));
+  if (q.in(2).numel() != B || fresh[0] != B || fresh[1] != G || fresh[3] != past[3])
+    bad_data("the cache is {}, new rows are {}, for {} samples", shape_string(past), shape_string(fresh), q.in(2).numel());
+  return make_kernel([=](const KernelContext& c) {
+    const auto* start = c.input(2).data<int64_t>();
+    for (int64_t b = 0; b < B; ++b)
+      if (start[b] < 0 || start[b] > P || start[b] > rows - L) bad_data("{} rows from {} on do not follow {} in a cache of {}", L, start[b], P, rows);
+    const auto *from = static_cast<const std::byte*>(c.input(0).raw()), *add = static_cast<const std::byte*>(c.input(1).raw());
+    auto* to = static_cast<std::byte*>(c.output(0).mutable_raw());
+    parallel_for(B * G, (1 << 16) / (rows * row + 1) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = start[i / G];
+        std::byte* y = to + i * rows * row;
+        const auto copy = [&](int64_t first, const std::byte* x, int64_t n) {
+          if (n > 0 && row > 0) std::memcpy(y + first * row, x, static_cast<size_t>(n * row));
+        };
+        if (to != from) copy(0, from + i * P * row, at);
+        copy(at, add + i * L * row, L);
+        if (at + L < rows && row > 0) std::memset(y + (at + L) * row, 0, static_cast<size_t>((rows - at - L) * row));
+      }
+    });
+  });
+}
+
+void grad_cache_append(GradContext& g) {
+  const Shape past = g.shape(g.input(0)), fresh = g.shape(g.input(1));
+  const ValueId d = g.d_output(0);
+  if (g.needs(0)) {  // the first start rows again
+    const ValueId nothing = g.emit("Expand", {g.scalar(0, g.dtype(d)), g.ints({past[0], past[1], 0, past[3]})});
+    g.set_d_input(0, g.emit("CacheAppend", {d, nothing, g.input(2), g.ints({past[2]})}));
+  }
+  if (g.needs(1)) g.set_d_input(1, rows_of(g, d, fresh, 2, g.input(2), 0));
+}
+
+void register_cache_append(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "CacheAppend";
+  def.min_inputs = def.max_inputs = 4;
+  def.shape_inputs = 0b1000;
+  def.infer = infer_cache_append;
+  def.grad = grad_cache_append;
+  KernelDef k;
+  k.name = "portable/cache_append";
+  k.in_place = {{0, 0}};
+  k.create = cache_append_kernel;
+  def.kernels = {k};
+  registry.add(std::move(def));
+}
+
 }  // namespace
 
 void register_attention_ops(OpRegistry& registry) {
   register_attention(registry);
   register_rotary(registry);
   register_tensor_scatter(registry);
+  register_cache_append(registry);
 }
 
 }  // namespace ds

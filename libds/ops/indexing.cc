@@ -1,6 +1,7 @@
 // Operators that read or write at positions given by index tensors: Gather, GatherElements, GatherND,
 // ScatterElements, ScatterND, OneHot, NonZero, and the internal GatherGrad.
 #include <cstring>
+#include <numeric>
 
 #include "kernels/indexing.h"
 #include "kernels/layout_moves.h"
@@ -41,13 +42,52 @@ kernels::ScatterReduction reduction_of(const Node& node) {
   bad_data("unknown reduction '{}'", name);
 }
 
-void require_linear_reduction(GradContext& g) {
-  const std::string name = g.node().attr_string("reduction", "none");
-  if (name != "none" && name != "add") fail(ExitCode::kUnsupported, "reduction '{}' has no gradient here", name);
+// Strings and the bits of 8-bit floats can be moved, not added up.
+void check_reduction(InferContext& c) {
+  if (reduction_of(c.node()) == kernels::ScatterReduction::kNone) return;
+  const DType dtype = c.dtype(0);
+  if (is_object(dtype) || is_float8(dtype) || is_packed(dtype))
+    fail(ExitCode::kUnsupported, "reduction '{}' of {} is not supported", c.node().attr_string("reduction", ""), dtype_name(dtype));
 }
 
-ValueId zeros(GradContext& g, const Shape& shape, DType dtype) {
-  return g.emit("Expand", {g.scalar(0, dtype), g.ints(shape)});
+ValueId filled(GradContext& g, double x, const Shape& shape, DType dtype) { return g.emit("Expand", {g.scalar(x, dtype), g.ints(shape)}); }
+ValueId zeros(GradContext& g, const Shape& shape, DType dtype) { return filled(g, 0, shape, dtype); }
+
+// Of ScatterElements and ScatterND. `gather` and `scatter` name the pair of operators that share `attrs`.
+//
+// mul: an update's gradient is the product of all others that go to its element. That is their product over the
+// update's own value, but with zeros left out of it: one zero among the others makes it 0.
+// max, min: the gradient is shared out evenly among those that reach the extreme.
+void grad_scatter(GradContext& g, const char* gather, const char* scatter, const Attributes& attrs) {
+  const std::string reduction = g.node().attr_string("reduction", "none");
+  const ValueId d = g.d_output(0), data = g.input(0), indices = g.input(1), updates = g.input(2), y = g.output(0);
+  if (d == kNone) return;
+  const Shape data_shape = g.shape(data), updates_shape = g.shape(updates);
+  const DType dtype = g.dtype(data);
+  const auto read = [&](ValueId x) { return g.emit(gather, {x, indices}, attrs); };
+  const auto write = [&](ValueId base, ValueId x, const char* how) {
+    Attributes all = attrs;
+    all["reduction"] = std::string(how);
+    return g.emit(scatter, {base, indices, x}, all);
+  };
+  const auto as_number = [&](ValueId flag) { return g.emit("Cast", {flag}, {{"to", static_cast<int64_t>(dtype)}}); };
+  if (reduction == "none" || reduction == "add") {
+    if (g.needs(0)) g.set_d_input(0, reduction == "add" ? d : write(d, zeros(g, updates_shape, dtype), "none"));
+    if (g.needs(2)) g.set_d_input(2, read(d));
+  } else if (reduction == "mul") {
+    if (g.needs(0)) g.set_d_input(0, g.emit("Mul", {d, write(filled(g, 1, data_shape, dtype), updates, "mul")}));
+    if (!g.needs(2)) return;
+    const ValueId is_zero = g.emit("Equal", {updates, g.scalar(0, dtype)}), zero = as_number(is_zero);
+    const ValueId factor = g.emit("Where", {is_zero, g.scalar(1, dtype), updates});
+    const ValueId product = read(g.emit("Mul", {d, write(data, factor, "mul")}));
+    const ValueId other_zeros = g.emit("Sub", {read(write(zeros(g, data_shape, dtype), zero, "add")), zero});
+    g.set_d_input(2, g.emit("Where", {g.emit("Greater", {other_zeros, g.scalar(0, dtype)}), g.scalar(0, dtype), g.emit("Div", {product, factor})}));
+  } else {
+    const ValueId kept = as_number(g.emit("Equal", {data, y})), reached = as_number(g.emit("Equal", {updates, read(y)}));
+    const ValueId share = g.emit("Div", {d, write(kept, reached, "add")});
+    if (g.needs(0)) g.set_d_input(0, g.emit("Mul", {share, kept}));
+    if (g.needs(2)) g.set_d_input(2, g.emit("Mul", {read(share), reached}));
+  }
 }
 
 // --- Gather -------------------------------------------------------------------------------------
@@ -198,22 +238,13 @@ void register_elements(OpRegistry& registry) {
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     check_elements(c);
-    reduction_of(c.node());
+    check_reduction(c);
     if (c.dtype(2) != c.dtype(0)) c.error("updates have type {}, data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
     if (c.has_dims(1) && c.has_dims(2) && all_known(c.dims(1)) && all_known(c.dims(2)) && c.dims(1) != c.dims(2))
       c.error("updates are {}, indices {}", shape_string(concrete(c.dims(2))), shape_string(concrete(c.dims(1))));
     ops::infer_same_as_input(c);
   };
-  scatter.grad = [](GradContext& g) {
-    require_linear_reduction(g);
-    const int64_t axis = g.node().attr_int("axis", 0);
-    const bool add = g.node().attr_string("reduction", "none") == "add";
-    const ValueId d = g.d_output(0), indices = g.input(1);
-    if (g.needs(0)) {
-      g.set_d_input(0, add ? d : g.emit("ScatterElements", {d, indices, zeros(g, g.shape(indices), g.dtype(d))}, {{"axis", axis}}));
-    }
-    if (g.needs(2)) g.set_d_input(2, g.emit("GatherElements", {d, indices}, {{"axis", axis}}));
-  };
+  scatter.grad = [](GradContext& g) { grad_scatter(g, "GatherElements", "ScatterElements", {{"axis", g.node().attr_int("axis", 0)}}); };
   KernelDef sk;
   sk.name = "portable/scatter_elements";
   sk.in_place = {{0, 0}};
@@ -276,6 +307,23 @@ std::optional<size_t> tuple_depth(InferContext& c, int64_t batch_dims) {
   return static_cast<size_t>(depth);
 }
 
+// ScatterND has no batch_dims: the positions along the batch's axes go in front of each tuple.
+ValueId with_batch_positions(GradContext& g, ValueId indices, int64_t batch_dims) {
+  if (batch_dims == 0) return indices;
+  Shape each = g.shape(indices);
+  each.back() = 1;
+  std::vector<ValueId> columns;
+  for (size_t axis = 0; axis < static_cast<size_t>(batch_dims); ++axis) {
+    Shape along(each.size(), 1);
+    along[axis] = each[axis];
+    std::vector<int64_t> positions(static_cast<size_t>(each[axis]));
+    std::iota(positions.begin(), positions.end(), int64_t{0});
+    columns.push_back(g.emit("Expand", {g.emit("Reshape", {g.ints(positions), g.ints(along)}), g.ints(each)}));
+  }
+  columns.push_back(indices);
+  return g.emit("Concat", columns, {{"axis", int64_t{-1}}});
+}
+
 void register_nd(OpRegistry& registry) {
   OpDef gather;
   gather.name = "GatherND";
@@ -296,9 +344,9 @@ void register_nd(OpRegistry& registry) {
   };
   gather.grad = [](GradContext& g) {
     if (!g.needs(0)) return;
-    if (g.node().attr_int("batch_dims", 0) != 0) fail(ExitCode::kUnsupported, "batch_dims has no gradient here");
     const ValueId base = zeros(g, g.shape(g.input(0)), g.dtype(g.input(0)));
-    g.set_d_input(0, g.emit("ScatterND", {base, g.input(1), g.d_output(0)}, {{"reduction", std::string("add")}}));
+    const ValueId tuples = with_batch_positions(g, g.input(1), g.node().attr_int("batch_dims", 0));
+    g.set_d_input(0, g.emit("ScatterND", {base, tuples, g.d_output(0)}, {{"reduction", std::string("add")}}));
   };
   KernelDef k;
   k.name = "portable/gather_nd";
@@ -317,7 +365,7 @@ void register_nd(OpRegistry& registry) {
   scatter.min_inputs = scatter.max_inputs = 3;
   scatter.infer = [](InferContext& c) {
     const auto depth = tuple_depth(c, 0);
-    reduction_of(c.node());
+    check_reduction(c);
     if (c.dtype(2) != c.dtype(0)) c.error("updates have type {}, data {}", dtype_name(c.dtype(2)), dtype_name(c.dtype(0)));
     if (depth && c.has_dims(2)) {
       const Dims &data = c.dims(0), &indices = c.dims(1);
@@ -328,14 +376,7 @@ void register_nd(OpRegistry& registry) {
     }
     ops::infer_same_as_input(c);
   };
-  scatter.grad = [](GradContext& g) {
-    require_linear_reduction(g);
-    const bool add = g.node().attr_string("reduction", "none") == "add";
-    const ValueId d = g.d_output(0), indices = g.input(1), updates = g.input(2);
-    if (g.needs(0))
-      g.set_d_input(0, add ? d : g.emit("ScatterND", {d, indices, zeros(g, g.shape(updates), g.dtype(d))}));
-    if (g.needs(2)) g.set_d_input(2, g.emit("GatherND", {d, indices}));
-  };
+  scatter.grad = [](GradContext& g) { grad_scatter(g, "GatherND", "ScatterND", {}); };
   KernelDef sk;
   sk.name = "portable/scatter_nd";
   sk.in_place = {{0, 0}};

@@ -5,6 +5,7 @@
 #include "kernels/matmul.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
@@ -18,8 +19,8 @@ using kernels::GemmShape;
 
 // --- inference ---------------------------------------------------------------------------------
 
-void check_types(InferContext& c, bool integers) {
-  const bool integer = integers && is_int(c.dtype(0)) && dtype_size(c.dtype(0)) >= 4;
+void check_types(InferContext& c) {
+  const bool integer = is_int(c.dtype(0)) && dtype_size(c.dtype(0)) >= 4;
   if (!integer) c.require_dtype(0, ops::kFloats);
   for (size_t i = 1; i < c.input_count(); ++i)
     if (c.has_input(i) && c.dtype(i) != c.dtype(0))
@@ -34,7 +35,7 @@ void check_inner(InferContext& c, Dim a, Dim b) {
 bool flag(const Node& node, const char* key) { return node.attr_int(key, 0) != 0; }
 
 void infer_matmul(InferContext& c) {
-  check_types(c, true);
+  check_types(c);
   if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
   Dims a = c.dims(0), b = c.dims(1);
   if (a.empty() || b.empty()) c.error("operands must have at least one axis");
@@ -50,8 +51,18 @@ void infer_matmul(InferContext& c) {
   c.set_output(0, c.dtype(0), y);
 }
 
+// Integers are multiplied by integers.
+int64_t whole_factor(const Node& n, const char* attr) {
+  const float factor = n.attr_float(attr, 1.0f);
+  constexpr float kExact = 1 << 24;
+  if (!(std::abs(factor) <= kExact) || factor != std::trunc(factor)) fail(ExitCode::kUnsupported, "{} {} of integers is not supported", attr, factor);
+  return static_cast<int64_t>(factor);
+}
+
 void infer_gemm(InferContext& c) {
-  check_types(c, false);
+  check_types(c);
+  if (is_int(c.dtype(0)))
+    for (const char* attr : {"alpha", "beta"}) whole_factor(c.node(), attr);
   if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
   c.require_rank(0, 2);
   c.require_rank(1, 2);
@@ -266,15 +277,19 @@ KernelDef portable_gemm() {
     const float alpha = q.node.attr_float("alpha", 1.0f), beta = q.node.attr_float("beta", 1.0f);
     const bool add = q.in(2).defined() && beta != 0.0f;
     const Addend addend = addend_of(q.in(2));
+    const bool integers = is_int(q.in(0).dtype);
+    const int64_t times = integers ? whole_factor(q.node, "alpha") : 1, bias_times = integers ? whole_factor(q.node, "beta") : 1;
     return make_kernel([=](const KernelContext& c) {
-      dispatch_float(c.input(0).dtype(), [&](auto tag) {
-        using T = decltype(tag);
-        T* y = c.output(0).mutable_data<T>();
+      const auto multiply = [&](auto by, auto bias_by) {
+        using T = decltype(by);
+        T* y = static_cast<T*>(c.output(0).mutable_raw());
         if (add)
-          kernels::broadcast_matrix<T>(s.m, s.n, static_cast<T>(beta), c.input(2).data<T>(), addend.row_step,
-                                       addend.column_step, y);
-        kernels::gemm<T>(s, 1, static_cast<T>(alpha), c.input(0).data<T>(), nullptr, c.input(1).data<T>(), nullptr, add, y);
-      });
+          kernels::broadcast_matrix<T>(s.m, s.n, bias_by, static_cast<const T*>(c.input(2).raw()), addend.row_step, addend.column_step, y);
+        kernels::gemm<T>(s, 1, by, static_cast<const T*>(c.input(0).raw()), nullptr, static_cast<const T*>(c.input(1).raw()), nullptr, add, y);
+      };
+      if (!integers) dispatch_float(c.input(0).dtype(), [&](auto tag) { multiply(static_cast<decltype(tag)>(alpha), static_cast<decltype(tag)>(beta)); });
+      else if (dtype_size(c.input(0).dtype()) == 4) multiply(static_cast<uint32_t>(times), static_cast<uint32_t>(bias_times));
+      else multiply(static_cast<uint64_t>(times), static_cast<uint64_t>(bias_times));
     });
   };
   return k;

@@ -145,22 +145,33 @@ bool lower_attention(Rewriter& rw, NodeId id) {
   return true;
 }
 
-// --- MultiHeadAttention --------------------------------------------------------------------------
+// --- MultiHeadAttention, DecoderMaskedMultiHeadAttention -----------------------------------------
 
-enum Multi : size_t { kQuery, kKey, kValue, kAllBias, kPadding, kMultiBias, kPastKey, kPastValue, kMultiPastLength, kIndirection };
+constexpr size_t kQuery = 0, kKey = 1, kValue = 2;
+
+// Where the other inputs of the two are. With a past_length the cache has room for more: its first past_length
+// rows are read, the new ones written behind them, and what is present has its size. An indirection [samples,
+// beams, rows] names for each sample's beams whose row of the cache they follow; batches hold beam after beam.
+struct Multi {
+  size_t all_bias, padding, score_bias, past_key, past_value, past_length, indirection;
+};
+constexpr Multi kMultiHead = {3, 4, 5, 6, 7, 8, 9}, kDecoder = {10, 3, 4, 5, 6, 7, 9};
 
 // Layouts: query [B, L, H D] with key and value alike, or [B, H, S, D] (from a cache), or keys and values in
 // one [B, S, H, 2, D]; or all three in [B, L, H, 3, D].
-void infer_multi_head(InferContext& c) {
+void infer_multi_head(InferContext& c, const Multi& at) {
   c.require_dtype(kQuery, kFloats);
-  if (c.has_input(kMultiPastLength) || c.has_input(kIndirection)) unsupported("a cache shared by past and present");
-  if (c.node().output(3) != kNone) unsupported("output 3 (qk)");
-  c.require_dtype(kPadding, {DType::kI32, DType::kI64});
-  if (c.has_dims(kPadding) && (c.dims(kPadding).empty() || c.dims(kPadding).size() > 3)) unsupported("a mask of this rank");
-  for (size_t i : {kPastKey, kPastValue}) c.require_rank(i, 4);
-  if (c.has_input(kPastKey) != c.has_input(kPastValue)) c.error("past_key and past_value go together");
+  for (size_t i : {at.past_length, at.indirection}) c.require_dtype(i, {DType::kI32});
+  c.require_rank(at.indirection, 3);
+  if (c.has_input(at.past_length) && !c.has_input(at.past_key)) c.error("past_sequence_length comes without past keys");
+  if (c.has_input(at.indirection) && !c.has_input(at.past_length)) c.error("cache_indirection comes without past_sequence_length");
+  if (c.node().output(3) != kNone && c.has_input(at.past_length)) unsupported("output 3 (qk) beside past_sequence_length");
+  c.require_dtype(at.padding, {DType::kI32, DType::kI64});
+  if (c.has_dims(at.padding) && (c.dims(at.padding).empty() || c.dims(at.padding).size() > 3)) unsupported("a mask of this rank");
+  for (size_t i : {at.past_key, at.past_value}) c.require_rank(i, 4);
+  if (c.has_input(at.past_key) != c.has_input(at.past_value)) c.error("past_key and past_value go together");
   const int64_t H = head_count(c.node());
-  for (size_t i : {0, 1, 2}) c.set_output(i, c.dtype(kQuery));
+  for (size_t i : {0, 1, 2, 3}) c.set_output(i, c.dtype(kQuery));
   if (!c.has_dims(kQuery) || (c.has_input(kKey) && !c.has_dims(kKey)) || (c.has_input(kValue) && !c.has_dims(kValue))) return;
   const Dims q = c.dims(kQuery);
   if (q.size() != 3 && q.size() != 5) c.error("the query has rank {}, expected 3 or 5", q.size());
@@ -176,21 +187,36 @@ void infer_multi_head(InferContext& c) {
     const Dims k = c.dims(kKey);
     if (k.size() == 5 ? c.has_input(kValue) : !c.has_input(kValue)) c.error("key of rank {} and value do not go together", k.size());
     if (k.size() < 3 || k.size() > 5 || (k.size() != 5 && c.dims(kValue).size() != k.size())) c.error("the key has rank {}", k.size());
-    if (k.size() == 4 && (c.has_input(kAllBias) || c.has_input(kPastKey))) unsupported("a bias or past keys beside keys from a cache");
+    if (k.size() == 4 && (c.has_input(at.all_bias) || c.has_input(at.past_key))) unsupported("a bias or past keys beside keys from a cache");
     S = k[k.size() == 4 ? 2 : 1];
     E = k.size() == 5 ? k[4] : k.size() == 4 ? c.dims(kValue)[3] : over(c, c.dims(kValue)[2], H);
   }
-  if (c.has_input(kPastKey)) S = c.has_dims(kPastKey) ? sum_of(c, S, c.dims(kPastKey)[2]) : c.fresh_dim();
+  if (c.has_input(at.past_key)) {
+    const Dim past = c.has_dims(at.past_key) ? c.dims(at.past_key)[2] : c.fresh_dim();
+    S = c.has_input(at.past_length) ? past : sum_of(c, S, past);
+  }
   c.set_output(0, c.dtype(kQuery), Dims{q[0], q[1], times(c, E, H)});
   c.set_output(1, c.dtype(kQuery), Dims{q[0], Dim(H), S, D});
   c.set_output(2, c.dtype(kQuery), Dims{q[0], Dim(H), S, E});
+  c.set_output(3, c.dtype(kQuery), Dims{q[0], Dim(H), q[1], S});
 }
 
-bool lower_multi_head(Rewriter& rw, NodeId id) {
+// The rows of a cache [samples * beams, H, rows, size] that each beam follows.
+ValueId followed(Lowering& l, ValueId cache, ValueId indirection) {
+  const auto part = [&](int64_t axis) { return size_of(l, indirection, axis); };
+  const auto joined = [&](std::vector<ValueId> sizes) { return l.emit("Concat", std::move(sizes), {{"axis", int64_t{0}}}); };
+  const ValueId rest = l.emit("Shape", {cache}, {{"start", int64_t{1}}}), rows = size_of(l, cache, 2);
+  const ValueId all = joined({part(0), part(1), rest});
+  const ValueId from = l.emit("Slice", {l.cast(indirection, DType::kI64), l.ints({0}), rows, l.ints({2})});
+  const ValueId index = l.emit("Expand", {l.emit("Unsqueeze", {from, l.ints({2, 4})}), all});
+  return l.emit("Reshape", {l.emit("GatherElements", {l.emit("Reshape", {cache, all}), index}, {{"axis", int64_t{1}}}), l.emit("Shape", {cache})});
+}
+
+bool lower_multi_head(Rewriter& rw, NodeId id, const Multi& at) {
   Lowering l(rw, id);
   const Node& n = l.node();
   const int64_t H = head_count(n);
-  for (size_t i : {kQuery, kKey, kValue, kAllBias, kPadding})
+  for (size_t i : {kQuery, kKey, kValue, at.all_bias, at.padding})
     if (l.has(i) && !l.dims(l.in(i))) return false;
   const Dims shape = *l.dims(l.in(kQuery));
   const DType dtype = l.dtype(l.in(kQuery));
@@ -201,9 +227,9 @@ bool lower_multi_head(Rewriter& rw, NodeId id) {
     return parts;
   };
   std::array<Dim, 3> hidden;
-  if (l.has(kAllBias)) {  // its parts are as long as the rows they go to
+  if (l.has(at.all_bias)) {  // its parts are as long as the rows they go to
     const auto last = [&](ValueId x) { return x == kNone ? Dim::symbol(0) : l.dims(x)->back(); };
-    const Dim bias = last(l.in(kAllBias)), row = shape.size() == 5 ? shape[4] : last(q);
+    const Dim bias = last(l.in(at.all_bias)), row = shape.size() == 5 ? shape[4] : last(q);
     if (!bias.known() || !row.known()) return false;
     hidden[0] = hidden[1] = shape.size() == 5 ? row.raw * H : row.raw;
     hidden[2] = bias.raw - 2 * hidden[0].raw;
@@ -216,29 +242,47 @@ bool lower_multi_head(Rewriter& rw, NodeId id) {
     const auto parts = unpack(k, 2);
     k = parts[0], v = parts[1];
   }
-  if (l.has(kAllBias)) {
-    const auto parts = l.emit_all("Split", {l.in(kAllBias), l.ints({hidden[0].raw, hidden[1].raw, hidden[2].raw})}, {{"axis", int64_t{0}}}, 3);
+  if (l.has(at.all_bias)) {
+    const auto parts = l.emit_all("Split", {l.in(at.all_bias), l.ints({hidden[0].raw, hidden[1].raw, hidden[2].raw})}, {{"axis", int64_t{0}}}, 3);
     q = l.emit("Add", {q, parts[0]});
     k = l.emit("Add", {k, parts[1]});
     v = l.emit("Add", {v, parts[2]});
   }
   const bool cached = l.dims(k)->size() == 4;
   ValueId total = size_of(l, k, cached ? 2 : 1);
-  if (l.has(kPastKey)) total = l.emit("Add", {total, size_of(l, l.in(kPastKey), 2)});
-  ValueId bias = l.has(kMultiBias) ? l.in(kMultiBias) : kNone;
-  if (l.has(kPadding)) {
-    const ValueId mask = mask_bias(l, l.in(kPadding), shape[0], total, dtype);
+  const bool roomy = l.has(at.past_length);
+  const ValueId past_length = roomy ? l.emit("Reshape", {l.cast(l.in(at.past_length), DType::kI64), l.ints({1})}) : kNone;
+  if (roomy) total = l.emit("Add", {total, past_length});
+  else if (l.has(at.past_key)) total = l.emit("Add", {total, size_of(l, l.in(at.past_key), 2)});
+  ValueId bias = l.has(at.score_bias) ? l.in(at.score_bias) : kNone;
+  if (l.has(at.padding)) {
+    const ValueId mask = mask_bias(l, l.in(at.padding), shape[0], total, dtype);
     if (mask == kNone) return false;
     bias = either(l, bias, mask);
   }
   Attributes attrs = attention_attributes(n);
   attrs["is_causal"] = n.attr_int("unidirectional", 0);
+  if (roomy) {
+    const ValueId batch = size_of(l, q, 0), start = l.emit("Expand", {past_length, batch});
+    const auto write = [&](size_t past, ValueId& x, size_t output) {
+      const ValueId fresh = heads(l, x, H);
+      if (l.wants(output) || !l.has(at.indirection)) x = l.emit("TensorScatter", {l.in(past), fresh, start});
+      l.set(output, x);
+      if (l.has(at.indirection)) x = l.emit("TensorScatter", {followed(l, l.in(past), l.in(at.indirection)), fresh, start});
+    };
+    write(at.past_key, k, 1);
+    write(at.past_value, v, 2);
+    std::vector<ValueId> inputs = {heads(l, q, H), k, v, bias, kNone, kNone, l.emit("Expand", {total, batch})};
+    l.set(0, tokens(l, l.emit("Attention", inputs, attrs)));
+    return true;
+  }
   if (cached) q = heads(l, q, H);
   else attrs["q_num_heads"] = attrs["kv_num_heads"] = H;
   std::vector<ValueId> inputs = {q, k, v, bias};
-  if (l.has(kPastKey)) inputs.insert(inputs.end(), {l.in(kPastKey), l.in(kPastValue)});
+  if (l.has(at.past_key)) inputs.insert(inputs.end(), {l.in(at.past_key), l.in(at.past_value)});
   while (inputs.back() == kNone) inputs.pop_back();
-  const size_t outputs = l.wants(1) || l.wants(2) ? 3 : 1;
+  if (l.wants(3)) attrs["qk_matmul_output_mode"] = int64_t{2};  // with mask and bias
+  const size_t outputs = l.wants(3) ? 4 : l.wants(1) || l.wants(2) ? 3 : 1;
   const auto y = l.emit_all("Attention", inputs, attrs, outputs);
   l.set(0, cached ? tokens(l, y[0]) : y[0]);
   for (size_t i = 1; i < outputs; ++i) l.set(i, y[i]);
@@ -248,15 +292,15 @@ bool lower_multi_head(Rewriter& rw, NodeId id) {
 // --- GroupQueryAttention -------------------------------------------------------------------------
 
 enum Group : size_t {
-  kGroupQuery, kGroupKey, kGroupValue, kCacheKey, kCacheValue, kLastKey, kTotal, kCos, kSin, kPositionIds, kGroupBias, kFirstUnsupported
+  kGroupQuery, kGroupKey, kGroupValue, kCacheKey, kCacheValue, kLastKey, kTotal, kCos, kSin, kPositionIds, kGroupBias, kSink, kFirstUnsupported
 };
 
 void infer_group_query(InferContext& c) {
   c.require_dtype(kGroupQuery, kFloats);
   const Node& n = c.node();
   for (size_t i = kFirstUnsupported; i < c.input_count(); ++i)
-    if (c.has_input(i)) unsupported("an input behind attention_bias");
-  for (const char* attr : {"smooth_softmax", "kv_cache_bit_width", "qk_output", "sliding_window_cache"})
+    if (c.has_input(i)) unsupported("an input behind head_sink");
+  for (const char* attr : {"kv_cache_bit_width", "qk_output", "sliding_window_cache"})
     if (n.attr_int(attr, 0) > 0) unsupported(attr);
   if (n.output(3) != kNone) unsupported("output 3 (qk)");
   for (size_t i : {kLastKey, kTotal}) {
@@ -266,7 +310,11 @@ void infer_group_query(InferContext& c) {
   c.require_dtype(kPositionIds, {DType::kI64});
   c.require_rank(kGroupQuery, 3);
   if (c.has_input(kGroupKey) != c.has_input(kGroupValue)) c.error("key and value go together");
-  if (c.has_input(kCacheKey) || c.has_input(kCacheValue)) unsupported("past_key and past_value");
+  if (c.has_input(kCacheKey) != c.has_input(kCacheValue)) c.error("past_key and past_value go together");
+  for (size_t i : {kCacheKey, kCacheValue}) {
+    c.require_rank(i, 4);
+    if (c.has_input(i) && c.dtype(i) != c.dtype(kGroupQuery)) unsupported("a cache of another type than the query");
+  }
   if (n.attr_int("do_rotary", 0) != 0 && (!c.has_input(kCos) || !c.has_input(kSin))) c.error("do_rotary needs cos_cache and sin_cache");
   const int64_t H = head_count(n), G = head_count(n, "kv_num_heads");
   if (H % G != 0) c.error("{} query heads do not divide into {} groups", H, G);
@@ -275,10 +323,18 @@ void infer_group_query(InferContext& c) {
   const Dims q = c.dims(kGroupQuery);
   const Dim D = over(c, q[2], c.has_input(kGroupKey) ? H : H + 2 * G);
   c.set_output(0, c.dtype(kGroupQuery), Dims{q[0], q[1], times(c, D, H)});
-  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), q[1], D});
+  Dim present = q[1];
+  if (c.has_input(kCacheKey)) {  // as long as the cache, or as the longest sample when that is longer
+    const auto total = c.concrete_ints(kTotal);
+    const bool known = total && total->size() == 1 && c.has_dims(kCacheKey) && c.dims(kCacheKey)[2].known();
+    present = known ? Dim(std::max((*total)[0], c.dims(kCacheKey)[2].raw)) : c.fresh_dim();
+  }
+  for (size_t i : {1, 2}) c.set_output(i, c.dtype(kGroupQuery), Dims{q[0], Dim(G), present, D});
 }
 
-// A prompt: nothing is cached yet. Each sample has len = seqlens_k + 1 keys, the rest is padding behind them.
+// Each sample has len = seqlens_k + 1 keys, the rest is padding behind them. As onnxruntime decides it, a node
+// whose `total` is the number of new tokens reads a prompt: what the cache holds does not count then, and the
+// padding is among the new tokens. Otherwise the new tokens are the last ones of the len.
 bool lower_group_query(Rewriter& rw, NodeId id) {
   Lowering l(rw, id);
   const Node& n = l.node();
@@ -294,31 +350,55 @@ bool lower_group_query(Rewriter& rw, NodeId id) {
   const auto unsqueezed = [&](ValueId x, std::vector<int64_t> axes) { return l.emit("Unsqueeze", {x, l.ints(axes)}); };
   const ValueId fresh = size_of(l, q, 1), total = l.emit("Reshape", {l.cast(l.in(kTotal), DType::kI64), l.ints({1})});
   const ValueId len = l.emit("Add", {l.emit("Reshape", {l.cast(l.in(kLastKey), DType::kI64), l.ints({-1})}), l.ints({1})});
-  const ValueId start = l.emit("Where", {l.emit("Equal", {total, fresh}), l.ints({0}), l.emit("Sub", {len, fresh})});
-  const ValueId positions = l.emit("Add", {unsqueezed(start, {1}), unsqueezed(count_to(l, fresh), {0})});  // [B, L]
+  const ValueId prompt = l.emit("Equal", {total, fresh}), steps = unsqueezed(count_to(l, fresh), {0});  // [1], [1, L]
+  const ValueId start = l.emit("Where", {prompt, l.ints({0}), l.emit("Sub", {len, fresh})});
+  const ValueId positions = l.emit("Add", {unsqueezed(start, {1}), steps});  // [B, L]
   if (n.attr_int("do_rotary", 0) != 0) {
+    ValueId angles = positions;
+    if (l.has(kPositionIds)) {  // of a prompt's only the first counts: the others follow it
+      const ValueId first = l.emit("Gather", {l.emit("Reshape", {l.in(kPositionIds), l.ints({-1})}), l.scalar(0, DType::kI64)});
+      angles = l.emit("Where", {prompt, l.emit("Add", {first, steps}), l.in(kPositionIds)});
+    }
     const auto rotated = [&](ValueId x, int64_t count) {
       Attributes attrs = {{"num_heads", count}, {"interleaved", n.attr_int("rotary_interleaved", 0)}};
       const auto& table = l.dims(l.in(kCos));
       if (table && table->back().known()) attrs["rotary_embedding_dim"] = 2 * table->back().raw;
-      return l.emit("RotaryEmbedding", {x, l.in(kCos), l.in(kSin), l.has(kPositionIds) ? l.in(kPositionIds) : positions}, attrs);
+      return l.emit("RotaryEmbedding", {x, l.in(kCos), l.in(kSin), angles}, attrs);
     };
     q = rotated(q, H);
     k = rotated(k, G);
   }
   k = heads(l, k, G);
   v = heads(l, v, G);
-  const ValueId key = count_to(l, size_of(l, k, 2)), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]
+  ValueId seen = fresh;
+  if (l.has(kCacheKey)) {
+    const ValueId present = l.emit("Max", {total, size_of(l, l.in(kCacheKey), 2)});
+    k = l.emit("CacheAppend", {l.in(kCacheKey), k, start, present});
+    v = l.emit("CacheAppend", {l.in(kCacheValue), v, start, present});
+    seen = total;  // a mask with fewer columns than there are keys hides the rest
+  }
+  const ValueId key = count_to(l, seen), query = unsqueezed(positions, {1, 3});  // [T], [B, 1, L, 1]
   ValueId mask = l.emit("Less", {key, unsqueezed(len, {1, 2, 3})});
   if (n.attr_int("causal", 1) != 0) mask = l.emit("And", {mask, l.emit("LessOrEqual", {key, query})});
   if (const int64_t window = n.attr_int("local_window_size", -1); window >= 0)
     mask = l.emit("And", {mask, l.emit("Greater", {key, l.emit("Sub", {query, l.ints({window})})})});
-  if (l.has(kGroupBias)) mask = l.emit("Where", {mask, l.in(kGroupBias), l.scalar(-std::numeric_limits<double>::infinity(), dtype)});
+  const ValueId hidden = l.scalar(-std::numeric_limits<double>::infinity(), dtype);
+  if (l.has(kGroupBias)) mask = l.emit("Where", {mask, l.in(kGroupBias), hidden});
+  l.set(1, k);
+  l.set(2, v);
+  // A sink is one more score of the softmax that belongs to no value: of a key in front that is zero, as its value.
+  if (l.has(kSink) || n.attr_int("smooth_softmax", 0) > 0) {
+    for (ValueId* x : {&k, &v}) *x = l.emit("Pad", {*x, l.ints({0, 0, 1, 0, 0, 0, 0, 0})});
+    const ValueId score = l.has(kSink) ? l.emit("Reshape", {l.in(kSink), l.ints({1, -1, 1, 1})}) : l.scalar(0, dtype);
+    if (!l.has(kGroupBias)) mask = l.emit("Where", {mask, l.scalar(0, dtype), hidden});
+    const auto spread = [&](ValueId x, ValueId columns) {
+      return l.emit("Expand", {x, l.emit("Concat", {size_of(l, q, 0), l.ints({H}), fresh, columns}, {{"axis", int64_t{0}}})});
+    };
+    mask = l.emit("Concat", {spread(score, l.ints({1})), spread(mask, seen)}, {{"axis", int64_t{3}}});
+  }
   Attributes attrs = attention_attributes(n);
   attrs["softcap"] = n.attr_float("softcap", 0);
   l.set(0, tokens(l, l.emit("Attention", {heads(l, q, H), k, v, mask}, attrs)));
-  l.set(1, k);
-  l.set(2, v);
   return true;
 }
 
@@ -361,7 +441,12 @@ bool lower_rotary(Rewriter& rw, NodeId id) {
 
 void register_microsoft_attention(OpRegistry& registry) {
   add_microsoft(registry, "Attention", {2, 7}, 2, infer_attention, lower_attention);
-  add_microsoft(registry, "MultiHeadAttention", {1, 10}, 4, infer_multi_head, lower_multi_head);
+  const auto multi_head = [&](const char* name, std::array<int, 2> inputs, const Multi& at) {
+    add_microsoft(registry, name, inputs, 4, [at](InferContext& c) { infer_multi_head(c, at); },
+                  [at](Rewriter& rw, NodeId id) { return lower_multi_head(rw, id, at); });
+  };
+  multi_head("MultiHeadAttention", {1, 10}, kMultiHead);
+  multi_head("DecoderMaskedMultiHeadAttention", {1, 11}, kDecoder);
   add_microsoft(registry, "GroupQueryAttention", {1, 17}, 4, infer_group_query, lower_group_query);
   add_microsoft(registry, "RotaryEmbedding", {4, 4}, 1, infer_rotary, lower_rotary);
 }

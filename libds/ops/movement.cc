@@ -405,6 +405,7 @@ StridedCopy block_moves(const Shape& deep, const Shape& wide, int64_t b, bool cr
 void register_block(OpRegistry& registry, bool to_space) {
   OpDef def;
   def.name = to_space ? "DepthToSpace" : "SpaceToDepth";
+  def.moves_elements = true;
   def.min_inputs = def.max_inputs = 1;
   def.infer = [to_space](InferContext& c) {
     const int64_t b = c.node().attr_int("blocksize", 0);

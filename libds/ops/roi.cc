@@ -80,10 +80,11 @@ void register_roi_align(OpRegistry& registry) {
   };
   def.grad = [](GradContext& g) {  // by the image; regions are taken as given
     if (!g.needs(0) || g.d_output(0) == kNone) return;
-    if (roi_attrs(g.node()).max) fail(ExitCode::kUnsupported, "mode max has no gradient here");
     Attributes attrs = g.node().attrs;
     attrs["shape"] = g.shape(g.input(0));
-    g.set_d_input(0, g.emit("RoiAlignGrad", {g.d_output(0), g.input(1), g.input(2)}, std::move(attrs)));
+    std::vector<ValueId> inputs = {g.d_output(0), g.input(1), g.input(2)};
+    if (roi_attrs(g.node()).max) inputs.push_back(g.input(0));  // which element was the greatest
+    g.set_d_input(0, g.emit("RoiAlignGrad", inputs, std::move(attrs)));
   };
   KernelDef k;
   k.name = "portable/roi_align";
@@ -101,11 +102,15 @@ void register_roi_align(OpRegistry& registry) {
   def.kernels = {k};
   registry.add(std::move(def));
 
-  OpDef grad;  // (d_y, rois, images) -> d_x of attribute `shape`
+  OpDef grad;  // (d_y, rois, images, x in mode max) -> d_x of attribute `shape`
   grad.domain = Graph::kInternalDomain;
   grad.name = "RoiAlignGrad";
-  grad.min_inputs = grad.max_inputs = 3;
-  grad.infer = [](InferContext& c) { c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("shape"))); };
+  grad.min_inputs = 3;
+  grad.max_inputs = 4;
+  grad.infer = [](InferContext& c) {
+    if (roi_attrs(c.node()).max != c.has_input(3)) c.error("mode max, and only it, needs the image");
+    c.set_output(0, c.dtype(0), to_dims(c.node().attr_ints("shape")));
+  };
   KernelDef gk;
   gk.name = "portable/roi_align_grad";
   gk.decline = whole_float;
@@ -115,7 +120,8 @@ void register_roi_align(OpRegistry& registry) {
       check_images(images, s.regions, s.batch);
       dispatch_float(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
-        kernels::roi_align_grad<T>(s, c.input(1).data<T>(), images, c.input(0).data<T>(), c.output(0).mutable_data<T>());
+        const T* x = s.max ? c.input(3).data<T>() : nullptr;
+        kernels::roi_align_grad<T>(s, x, c.input(1).data<T>(), images, c.input(0).data<T>(), c.output(0).mutable_data<T>());
       });
     });
   };

@@ -2,6 +2,9 @@
 #include "kernels/selection.h"
 
 #include <cstring>
+#include <map>
+#include <span>
+#include <string_view>
 
 #include "kernels/compute_type.h"
 #include "kernels/indexing.h"
@@ -24,6 +27,17 @@ struct Slices {
     for (size_t i = 0; i < shape.size(); ++i) (!axis || i == *axis ? n : i < *axis ? outer : inner) *= shape[i];
   }
 };
+
+// The place of each string in the order of all: what is equal has the same one.
+std::vector<int64_t> ranks(std::span<const std::string> strings) {
+  std::map<std::string_view, int64_t> order;
+  for (const std::string& s : strings) order.emplace(s, 0);
+  int64_t next = 0;
+  for (auto& [s, rank] : order) rank = next++;
+  std::vector<int64_t> result;
+  for (const std::string& s : strings) result.push_back(order.at(s));
+  return result;
+}
 
 void register_unique(OpRegistry& registry) {
   OpDef def;
@@ -50,6 +64,7 @@ void register_unique(OpRegistry& registry) {
   };
   KernelDef k;
   k.name = "portable/unique";
+  k.takes_objects = true;
   k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype != DType::kF16 && q.in(0).dtype != DType::kBF16, "16-bit float"); };
   k.create = [](const KernelQuery& q) {
     return make_kernel([s = Slices(q.node, q.in(0).shape), sorted = q.node.attr_int("sorted", 1) != 0](const KernelContext& c) {
@@ -57,7 +72,10 @@ void register_unique(OpRegistry& registry) {
       const auto n = static_cast<size_t>(s.n);
       std::vector<int64_t> first(n), inverse(n), counts(n);
       int64_t count = 0;
-      dispatch_dtype(x.dtype(), [&](auto tag) {
+      if (x.dtype() == DType::kString) {
+        const std::vector<int64_t> rank = ranks(x.strings());
+        count = kernels::unique_slices<int64_t>(s.outer, s.n, s.inner, rank.data(), sorted, first.data(), inverse.data(), counts.data());
+      } else dispatch_dtype(x.dtype(), [&](auto tag) {
         using T = decltype(tag);
         if constexpr (!kernels::is_half_v<T>)
           count = kernels::unique_slices<T>(s.outer, s.n, s.inner, x.data<T>(), sorted, first.data(), inverse.data(), counts.data());
@@ -68,7 +86,12 @@ void register_unique(OpRegistry& registry) {
         shape[*s.axis] = count;
       }
       c.allocate(0, x.dtype(), std::move(shape));
-      if (x.numel() > 0)
+      if (x.dtype() == DType::kString) {
+        for (int64_t i = 0; i < s.outer * count * s.inner; ++i) {
+          const int64_t slice = first[static_cast<size_t>(i / s.inner % count)];
+          c.output(0).strings()[static_cast<size_t>(i)] = x.strings()[static_cast<size_t>((i / s.inner / count * s.n + slice) * s.inner + i % s.inner)];
+        }
+      } else if (x.numel() > 0)
         kernels::gather(s.outer, s.n, s.inner, dtype_size(x.dtype()), count, first.data(), x.raw(), c.output(0).mutable_raw());
       const auto list = [&](size_t output, const std::vector<int64_t>& values, int64_t size) {
         if (!c.has_output(output)) return;

@@ -235,6 +235,7 @@ void register_shape(OpRegistry& registry) {
   };
   KernelDef k;
   k.name = "portable/shape";
+  k.takes_objects = k.takes_packed = true;  // only the shape is read
   k.create = [](const KernelQuery& q) {
     const auto [start, end] = shape_range(q.node, q.in(0).rank());
     const Shape part(q.in(0).shape.begin() + start, q.in(0).shape.begin() + end);
@@ -258,6 +259,7 @@ void register_shape(OpRegistry& registry) {
   };
   KernelDef s;
   s.name = "portable/size";
+  s.takes_objects = s.takes_packed = true;
   s.create = [](const KernelQuery& q) {
     return make_kernel([n = q.in(0).numel()](const KernelContext& c) { *c.output(0).mutable_data<int64_t>() = n; });
   };

@@ -17,8 +17,7 @@ TEST_P(AllOps, KernelsAgreeWithPortableF64) {
 
 TEST_P(AllOps, GradientAgreesWithDifferences) {
   const OpCase& c = op_case();
-  const OpDef* def = OpRegistry::instance().find("", c.op);
-  if (def == nullptr) def = OpRegistry::instance().find("ai.ds", c.op);
+  const OpDef* def = find_op(c);
   ASSERT_NE(def, nullptr) << c.op;
   if ((!def->grad && !def->lower) || def->stops_gradient || c.wrt == std::vector<int>{-1}) return;  // nothing to differentiate
   SCOPED_TRACE(case_name(c, GetParam()));

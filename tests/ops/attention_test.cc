@@ -1,4 +1,6 @@
 // Attention and its companions: every kernel against f64, gradients, and the rules of masking.
+#include "libds/ir/rewriter.h"
+#include "libds/run/session.h"
 #include "tests/support/op_check.h"
 
 namespace ds::test {
@@ -48,7 +50,21 @@ const bool added = add_cases({
     {"TensorScatter", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({0, 3})}},
     {"TensorScatter", {random_tensor({2, 5, 3}, 1), random_tensor({2, 4, 3}, 2), lengths({4, 3})}, {{"mode", std::string("circular")}}, 1, {}, 1e-5, "circular"},
     {"TensorScatter", {random_tensor({2, 5, 3}, 1), random_tensor({2, 4, 3}, 2)}, {}, 1, {}, 1e-5, "from_the_start"},
+    {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({0, 3}), lengths({5})}},
+    {"CacheAppend", {random_tensor({2, 3, 5, 2}, 1), random_tensor({2, 3, 2, 2}, 2), lengths({5, 4}), lengths({8})}, {}, 1, {}, 1e-5, "growing"},
 });
+
+TEST(Attention, ACacheThatDiesIsAppendedToInPlace) {
+  auto graph = std::make_shared<Graph>();
+  Rewriter rw(*graph);
+  const Tensor past = random_tensor({2, 1, 4, 3}, 1), fresh = random_tensor({2, 1, 1, 3}, 2), start = lengths({2, 3});
+  const ValueId a = rw.add_input("past", DType::kF64, to_dims(past.shape())), b = rw.add_input("fresh", DType::kF64, to_dims(fresh.shape()));
+  const ValueId at = rw.add_constant("start", start), rows = rw.add_constant("rows", lengths({4}));
+  rw.add_output(rw.emit("CacheAppend", {rw.emit("Neg", {a}), rw.emit("Neg", {b}), at, rows}));
+  const Tensor y = Session(graph).run(std::vector<Tensor>{past, fresh})[0];
+  const Tensor expected = run_op({"CacheAppend", {past, fresh, start, lengths({4})}})[0];
+  for (int64_t i = 0; i < y.numel(); ++i) EXPECT_EQ(y.data<double>()[i], -expected.data<double>()[i]) << i;
+}
 
 TEST(Attention, ARowThatSeesNothingIsZero) {
   const Tensor never = Tensor::of<double>({2, 2}, {0, 0, -kInf, -kInf});
@@ -73,6 +89,8 @@ TEST(Attention, WrongModelsAreNamed) {
   EXPECT_THROW(run_op({"Attention", with(qkv(1, 1, 1, 2, 2, 4, 4), {random_tensor({3, 2}, 1)})}), Error);
   EXPECT_THROW(run_op({"Attention", with(qkv(2, 1, 1, 2, 2, 4, 4), {Tensor(), Tensor(), Tensor(), lengths({2, 3})})}), Error);
   EXPECT_THROW(run_op({"TensorScatter", {random_tensor({1, 5, 3}, 1), random_tensor({1, 4, 3}, 2), lengths({2})}}), Error);
+  for (int64_t start : {-1, 3, 4})
+    EXPECT_THROW(run_op({"CacheAppend", {random_tensor({1, 1, 3, 2}, 1), random_tensor({1, 1, 2, 2}, 2), lengths({start}), lengths({start < 4 ? 4 : 7})}}), Error);
 }
 
 }  // namespace

@@ -7,8 +7,7 @@ namespace {
 void check_rounded_once(DType dtype, double tolerance) {
   for (size_t i = 0; i < all_cases().size(); ++i) {
     OpCase c = all_cases()[i];
-    const OpRegistry& registry = OpRegistry::instance();
-    const OpDef* def = registry.find("", c.op) != nullptr ? registry.find("", c.op) : registry.find("ai.ds", c.op);
+    const OpDef* def = find_op(c);
     if (def == nullptr || !def->widens_halves || def->stateful) continue;
     for (Tensor& t : c.inputs)
       if (t.defined() && t.dtype() == DType::kF64) t = t.cast(dtype).cast(DType::kF64);

@@ -43,6 +43,22 @@ std::string type_of(Dims a, Dims b) {
   return g.type_string(y);
 }
 
+TEST(MatMul, GemmOfIntegers) {
+  const std::vector<int64_t> a = {1, -2, 3, 4, 0, -6}, b = {7, 8, -9, 1, 2, 3}, bias = {5, -1};  // [2, 3] [3, 2] [2]
+  const Attributes whole = {{"alpha", 2.0f}, {"beta", -3.0f}};
+  for (DType dtype : {DType::kI32, DType::kI64, DType::kU32, DType::kU64}) {
+    const auto given = [&](Shape shape, const std::vector<int64_t>& x) {
+      Tensor t = Tensor::empty(DType::kI64, std::move(shape));
+      std::copy(x.begin(), x.end(), t.mutable_data<int64_t>());
+      return t.cast(dtype);
+    };
+    const Tensor left = given({2, 3}, a), right = given({3, 2}, b), row = given({2}, bias);
+    EXPECT_EQ(run_op({"Gemm", {left, right}})[0].cast(DType::kI64).to_ints(), given({4}, {31, 15, 16, 14}).cast(DType::kI64).to_ints());
+    EXPECT_EQ(run_op({"Gemm", {left, right, row}, whole})[0].cast(DType::kI64).to_ints(), given({4}, {47, 33, 17, 31}).cast(DType::kI64).to_ints());
+    EXPECT_THROW(run_op({"Gemm", {left, right}, {{"alpha", 0.5f}}}), Error);
+  }
+}
+
 TEST(MatMulInference, FollowsNumpy) {
   EXPECT_EQ(type_of({Dim::symbol(0), 5, Dim::symbol(1)}, {Dim::symbol(1), 3}), "f32[a,5,3]");
   EXPECT_EQ(type_of({4}, {2, 4, 3}), "f32[2,3]");

@@ -30,6 +30,36 @@ TEST(Strings, MoveLikeNumbers) {
   EXPECT_EQ(words(run_op("Pad", {x, pads})[0]), (std::vector<std::string>{"", "a", "b", "c", "", "d", "e", "f"}));
 }
 
+TEST(Strings, BlocksCachesAndSizes) {
+  const Tensor x = Tensor::of_strings({1, 4, 1, 2}, {"a", "b", "c", "d", "e", "f", "g", "h"});
+  const Tensor wide = run_op("DepthToSpace", {x}, {{"blocksize", int64_t{2}}})[0];
+  EXPECT_EQ(words(wide), (std::vector<std::string>{"a", "c", "b", "d", "e", "g", "f", "h"}));
+  EXPECT_EQ(words(run_op("SpaceToDepth", {wide}, {{"blocksize", int64_t{2}}})[0]), words(x));
+  EXPECT_EQ(run_op("Shape", {x})[0].to_ints(), (std::vector<int64_t>{1, 4, 1, 2}));
+  EXPECT_EQ(run_op("Size", {x})[0].to_ints(), (std::vector<int64_t>{8}));
+  const Tensor cache = Tensor::of_strings({1, 3, 1}, {"x", "y", "z"}), update = Tensor::of_strings({1, 1, 1}, {"new"});
+  EXPECT_EQ(words(run_op("TensorScatter", {cache, update, Tensor::of<int64_t>({1}, {1})})[0]), (std::vector<std::string>{"x", "new", "z"}));
+}
+
+TEST(Strings, UniqueOrdersAndGroupsThem) {
+  const Tensor x = Tensor::of_strings({5}, {"pear", "fig", "pear", "", "fig"});
+  auto r = run_op("Unique", {x}, {}, 4);
+  EXPECT_EQ(words(r[0]), (std::vector<std::string>{"", "fig", "pear"}));
+  EXPECT_EQ(r[1].to_ints(), (std::vector<int64_t>{3, 1, 0}));
+  EXPECT_EQ(r[2].to_ints(), (std::vector<int64_t>{2, 1, 2, 0, 1}));
+  EXPECT_EQ(r[3].to_ints(), (std::vector<int64_t>{1, 2, 2}));
+  EXPECT_EQ(words(run_op("Unique", {x}, {{"sorted", int64_t{0}}})[0]), (std::vector<std::string>{"pear", "fig", ""}));
+  const Tensor columns = Tensor::of_strings({2, 3}, {"b", "a", "b", "c", "d", "c"});
+  EXPECT_EQ(words(run_op("Unique", {columns}, {{"axis", int64_t{1}}})[0]), (std::vector<std::string>{"a", "b", "d", "c"}));
+}
+
+TEST(Strings, AreNotAddedUp) {  // once a crash
+  const Tensor x = Tensor::of_strings({3}, {"a", "b", "c"}), y = Tensor::of_strings({1}, {"d"});
+  const Attributes add = {{"reduction", std::string("add")}};
+  EXPECT_THROW(run_op("ScatterElements", {x, Tensor::of<int64_t>({1}, {1}), y}, add), Error);
+  EXPECT_THROW(run_op("ScatterND", {x, Tensor::of<int64_t>({1, 1}, {1}), y}, add), Error);
+}
+
 TEST(Strings, PackedNumbersMoveToo) {
   const Tensor bytes = Tensor::of<int8_t>({2, 3}, {1, -2, 3, -4, 5, -6});
   const Tensor turned = run_op("Transpose", {bytes.pack_as(DType::kI4)})[0];

@@ -46,7 +46,20 @@ OpGraph make_graph(const OpCase& c, DType dtype) {
       g.inputs.push_back(rw.add_constant(fmt::format("in{}", i), t));
     }
   }
-  g.node = rw.add_node(c.op, g.inputs, c.attrs, "op", c.outputs);
+  if (c.domain.empty()) {
+    g.node = rw.add_node(c.op, g.inputs, c.attrs, "op", c.outputs);
+  } else {
+    Node n;
+    n.domain = c.domain;
+    n.op = c.op;
+    n.name = "op";
+    n.def = find_op(c);
+    n.attrs = c.attrs;
+    n.inputs = g.inputs;
+    for (size_t i = 0; i < c.outputs; ++i) n.outputs.push_back(rw.add_value(rw.unique_name("out")));
+    g.node = rw.add_raw_node(std::move(n));
+    rw.infer(g.node);
+  }
   const std::vector<ValueId> outputs = g.graph->node(g.node).outputs;
   for (ValueId out : outputs) rw.add_output(out);
   return g;
@@ -126,8 +139,16 @@ bool add_cases(std::vector<OpCase> cases) {
 
 const std::vector<OpCase>& all_cases() { return table(); }
 
+const OpDef* find_op(const OpCase& c) {
+  const OpRegistry& registry = OpRegistry::instance();
+  const OpDef* def = registry.find(c.domain, c.op);
+  return def != nullptr || !c.domain.empty() ? def : registry.find(Graph::kInternalDomain, c.op);
+}
+
 std::string case_name(const OpCase& c, size_t index) {
-  return c.name.empty() ? fmt::format("{}_{}", c.op, index) : fmt::format("{}_{}", c.op, c.name);
+  std::string name = c.domain.empty() ? c.op : c.domain + '_' + c.op;
+  std::replace(name.begin(), name.end(), '.', '_');
+  return c.name.empty() ? fmt::format("{}_{}", name, index) : fmt::format("{}_{}", name, c.name);
 }
 
 std::vector<Tensor> run_op(const OpCase& c, DType dtype, const std::string& kernel) {

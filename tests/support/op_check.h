@@ -21,7 +21,7 @@
 namespace ds::test {
 
 struct OpCase {
-  std::string op;                // of domain "" or "ai.ds"
+  std::string op;                // of domain "" or "ai.ds", or of `domain`
   std::vector<Tensor> inputs;    // float inputs in f64; an undefined Tensor is omitted; integer inputs are constants
   Attributes attrs = {};
   size_t outputs = 1;
@@ -30,7 +30,11 @@ struct OpCase {
   double kernel_tolerance = 1e-5;  // relative to the largest magnitude of the output; a wider one needs a reason
   std::string name = {};           // to tell cases of one op apart
   size_t differentiated = 0;       // leading outputs whose gradient is checked; 0: all float ones
+  std::string domain = {};         // of an operator that is lowered
 };
+
+// The operator of a case; null where there is none.
+const OpDef* find_op(const OpCase& c);
 
 // Uniform in [low, high), a pure function of the seed; f64.
 Tensor random_tensor(Shape shape, uint64_t seed, double low = -1.0, double high = 1.0);
