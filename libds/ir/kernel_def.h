@@ -51,6 +51,8 @@ class BodyRunner {
 // runner its node had. `attr` names the body.
 using MakeBodyRunner = std::function<std::shared_ptr<BodyRunner>(const Node& node, std::string_view attr)>;
 
+class PackedCache;
+
 // A node with everything known: what a kernel may look at to accept and to prepare.
 struct KernelQuery {
   const Node& node;
@@ -62,6 +64,7 @@ struct KernelQuery {
   Device device = Device::kCpu;          // where the operands are
   MakeBodyRunner body_runner = nullptr;  // for nodes with bodies
   bool for_sizes = false;                // the kernel is made to be measured, and never run
+  PackedCache* packed = nullptr;         // weights that kernels of other plans have packed; null: there is none
 
   const TensorDesc& in(size_t i) const;  // an undefined desc when absent
   const TensorDesc& out(size_t i) const;
