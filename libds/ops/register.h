@@ -55,5 +55,6 @@ void register_selection_ops(OpRegistry& registry);    // Unique, ReverseSequence
 void register_draw_ops(OpRegistry& registry);         // Random*, Multinomial, Bernoulli
 void register_det_ops(OpRegistry& registry);
 void register_fused_ops(OpRegistry& registry);        // FusedConv, Reorder (internal)
+void register_fused_matmul_ops(OpRegistry& registry);  // FusedMatMul (internal)
 
 }  // namespace ds

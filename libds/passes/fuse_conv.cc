@@ -1,10 +1,10 @@
 #include "libds/passes/fuse_conv.h"
 
 #include <cmath>
-#include <limits>
 #include <optional>
 
 #include "libds/ir/rewriter.h"
+#include "libds/passes/activation_node.h"
 
 namespace ds {
 namespace {
@@ -190,36 +190,6 @@ class Fuser {
     return false;
   }
 
-  struct Match {
-    ValueId conv_output = kNone;
-    Attributes attrs;  // activation and its parameters
-  };
-
-  std::optional<double> scalar(ValueId id) const {
-    const Tensor* t = constant(id);
-    if (t == nullptr || t->numel() != 1) return std::nullopt;
-    return t->to_doubles()[0];
-  }
-
-  std::optional<Match> match(NodeId id) const {
-    const Node& n = graph_.node(id);
-    const auto simple = [&](const char* name) { return Match{n.input(0), {{"activation", std::string(name)}}}; };
-    if (n.is("Relu")) return simple("relu");
-    if (n.is("Sigmoid")) return simple("sigmoid");
-    if (n.is("HardSwish")) return simple("hardswish");
-    if (n.is("Clip")) {
-      constexpr double kMost = std::numeric_limits<float>::max();
-      const auto low = n.input(1) == kNone ? std::optional(-kMost) : scalar(n.input(1));
-      const auto high = n.input(2) == kNone ? std::optional(kMost) : scalar(n.input(2));
-      if (!low || !high) return std::nullopt;
-      Match m = simple("clip");
-      m.attrs["low"] = static_cast<float>(*low);
-      m.attrs["high"] = static_cast<float>(*high);
-      return m;
-    }
-    return std::nullopt;
-  }
-
   // x * Sigmoid(x), x from a convolution that nothing else reads.
   bool fuse_silu(NodeId id) {
     const Node& n = graph_.node(id);
@@ -240,10 +210,10 @@ class Fuser {
 
   bool fuse_activation(NodeId id) {
     if (fuse_silu(id)) return true;
-    const auto m = match(id);
+    const auto m = activation_node(graph_, id, is_state_);
     if (!m) return false;
-    const NodeId conv = conv_behind(m->conv_output, true);
-    if (conv == kNone || graph_.node(conv).has_attr("activation") || graph_.value(m->conv_output).dtype != DType::kF32) return false;
+    const NodeId conv = conv_behind(m->x, true);
+    if (conv == kNone || graph_.node(conv).has_attr("activation") || graph_.value(m->x).dtype != DType::kF32) return false;
     replace(id, conv, m->attrs);
     return true;
   }

@@ -7,6 +7,7 @@
 #include "libds/base/log.h"
 #include "libds/passes/fuse_activation.h"
 #include "libds/passes/fuse_conv.h"
+#include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_qdq.h"
 
 namespace ds {
@@ -20,6 +21,7 @@ constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the
 constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in several nodes become one", fuse_activation};
 constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
+constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
 
 struct Pipeline {
@@ -42,6 +44,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFuseActivation,
            &kFoldIntoConv,
            &kFuseConv,
+           &kFuseMatMul,
            &kDeadCode,
        }},
       {"train", {&kDeadCode, &kLower}},
