@@ -87,6 +87,12 @@ void lower_linear_classifier(Lowering& l) {
 
 // --- support vectors ------------------------------------------------------------------------------
 
+// Sums over the support vectors, whose large terms cancel: k w^T + rho in f64, then f32 again.
+ValueId weighted(Lowering& l, ValueId k, const Tensor& w, const std::vector<float>& rho) {
+  const ValueId b = l.constant(Tensor::vector<float>(rho).cast(DType::kF64));
+  return l.cast(product(l, l.cast(k, DType::kF64), w.cast(DType::kF64), b), DType::kF32);
+}
+
 // Values of the kernel function for every support vector, [N, S].
 ValueId kernel_values(Lowering& l, ValueId x, Tensor vectors) {
   const Node& n = l.node();
@@ -145,8 +151,7 @@ void lower_svm_regressor(Lowering& l) {
   const Vectors v = regressor_vectors(l.node());
   ValueId x = ops::as_matrix(l, DType::kF32);
   if (v.count > 0) x = kernel_values(l, x, matrix(v.count, v.features, v.values));
-  const ValueId rho = l.constant(Tensor::of<float>({1}, {v.rho[0]}));
-  ValueId y = product(l, x, matrix(1, static_cast<int64_t>(v.coefficients.size()), v.coefficients), rho);
+  ValueId y = weighted(l, x, matrix(1, static_cast<int64_t>(v.coefficients.size()), v.coefficients), {v.rho[0]});
   if (l.node().attr_int("one_class", 0) != 0)
     y = l.emit("Where", {l.emit("Greater", {y, l.scalar(0, DType::kF32)}), l.scalar(1, DType::kF32), l.scalar(-1, DType::kF32)});
   l.set(0, ops::post_transformed(l, y, l.node().attr_string("post_transform", "NONE")));
@@ -242,7 +247,7 @@ void lower_svm_classifier(Lowering& l) {
   ValueId shown;
   if (m.of_pairs()) {
     const ValueId k = kernel_values(l, x, matrix(m.vectors.count, m.vectors.features, m.vectors.values));
-    const ValueId values = product(l, k, pair_coefficients(m), l.constant(Tensor::vector<float>(m.vectors.rho)));
+    const ValueId values = weighted(l, k, pair_coefficients(m), m.vectors.rho);
     ops::set_top_label(l, labels, votes(l, m, values));
     shown = values;
     if (!m.a.empty())
