@@ -277,6 +277,7 @@ OpDef internal(std::string_view name, int inputs, InferFn infer, std::function<v
 // (x [N, F], vectors [S, F]) -> [N, S]
 void infer_distances(InferContext& c) {
   for (size_t i : {0, 1}) c.require_dtype(i, {DType::kF32});
+  c.require_rank(0, 2);
   const Dim rows = ops::rows_of(c, c.dims(1)[1].raw);
   c.set_output(0, DType::kF32, Dims{rows, c.dims(1)[0]});
 }

@@ -156,7 +156,8 @@ FileTrees read_placed(const Node& n, int64_t targets, bool& f64, std::vector<std
   const Tensor& split_tensor = required_tensor(n, "nodes_splits");
   const std::vector<double> splits = split_tensor.to_doubles(), weights = required_tensor(n, "leaf_weights").to_doubles();
   const std::vector<int64_t> modes = required_tensor(n, "nodes_modes").to_ints();
-  f64 = split_tensor.dtype() == DType::kF64;
+  const Tensor* members = n.attr_tensor("membership_values");
+  f64 = split_tensor.dtype() == DType::kF64 || (members != nullptr && members->dtype() == DType::kF64);
   const size_t count = features.size(), leaves = weights.size();
   if (count == 0) bad_data("has no nodes");
   if (count > kMostNodes || leaves > kMostNodes) fail(ExitCode::kUnsupported, "{} nodes are more than this library takes", std::max(count, leaves));

@@ -26,6 +26,7 @@ DType score_dtype(const Node& n) { return n.attr_int("f64", 0) != 0 ? DType::kF6
 
 void infer_scores(InferContext& c) {
   c.require_dtype(0, {DType::kF32, DType::kF64});
+  c.require_rank(0, 2);  // a vector whose rank was not known when the node was written
   const Dim rows = ops::rows_of(c);
   c.set_output(0, score_dtype(c.node()), Dims{rows, Dim(c.node().attr_int("n_scores", 1))});
 }

@@ -16,7 +16,8 @@ using Ints = std::vector<int64_t>;
 using Floats = std::vector<float>;
 using Words = std::vector<std::string>;
 
-std::vector<Tensor> run_ml(const char* op, const std::vector<Tensor>& inputs, Attributes attrs, size_t outputs = 1, const char* domain = "ai.onnx.ml") {
+std::vector<Tensor> run_ml(const char* op, const std::vector<Tensor>& inputs, Attributes attrs, size_t outputs = 1, const char* domain = "ai.onnx.ml",
+                           bool ranks_known = true) {
   auto graph = std::make_shared<Graph>();
   Rewriter rw(*graph);
   Node n;
@@ -25,6 +26,8 @@ std::vector<Tensor> run_ml(const char* op, const std::vector<Tensor>& inputs, At
   n.def = OpRegistry::instance().find(n.domain, op);
   n.attrs = std::move(attrs);
   for (const Tensor& t : inputs) n.inputs.push_back(rw.add_input("in", t.dtype(), to_dims(t.shape())));
+  if (!ranks_known)
+    for (ValueId id : n.inputs) rw.set_type(id, graph->value(id).dtype, std::nullopt);
   for (size_t i = 0; i < outputs; ++i) n.outputs.push_back(rw.add_value(rw.unique_name("out")));
   const std::vector<ValueId> results = n.outputs;
   rw.infer(rw.add_raw_node(std::move(n)));
@@ -91,6 +94,17 @@ TEST(Trees, TakeOneRowAndIntegers) {
   EXPECT_EQ(numbers(y), (std::vector<double>{120}));
   EXPECT_EQ(numbers(run_ml("TreeEnsembleRegressor", {integers}, two_trees())[0]), (std::vector<double>{110, 130}));
   EXPECT_EQ(run_ml("TreeEnsembleRegressor", {none}, two_trees())[0].shape(), (Shape{0, 1}));
+}
+
+// Rows are assumed where the rank is not known; a vector is refused then, not read as something else.
+TEST(Trees, RanksThatAreNotKnown) {
+  const auto run = [](const char* op, const Tensor& x, const Attributes& attrs) { return run_ml(op, {x}, attrs, 1, "ai.onnx.ml", false)[0]; };
+  const Attributes svm = {{"coefficients", Floats{1}}, {"rho", Floats{0}}, {"n_supports", int64_t{1}}, {"support_vectors", Floats{1, 2}},
+                          {"kernel_type", std::string("RBF")}, {"kernel_params", Floats{0, 0, 0}}};
+  EXPECT_EQ(numbers(run("TreeEnsembleRegressor", kRows, two_trees())), (std::vector<double>{110, 120, 130, 130}));
+  EXPECT_EQ(numbers(run("SVMRegressor", kRows.rows(0, 2), svm)), (std::vector<double>{1, 1}));
+  EXPECT_THROW(run("TreeEnsembleRegressor", Tensor::zeros(DType::kF32, {2}), two_trees()), Error);
+  EXPECT_THROW(run("SVMRegressor", Tensor::zeros(DType::kF32, {2}), svm), Error);
 }
 
 // A missing value does not follow the true branch unless the node says so, whatever it compares by.
