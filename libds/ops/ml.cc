@@ -33,8 +33,9 @@ Dim rows_of(InferContext& c, int64_t features) {
 
 ValueId as_matrix(Lowering& l, DType dtype) {
   const auto& dims = l.dims(l.in(0));
+  const bool one_row = dims && dims->size() == 1;  // emitting a node moves what dims refers to
   const ValueId x = l.cast(l.in(0), dtype);
-  return dims && dims->size() == 1 ? l.emit("Unsqueeze", {x, l.ints({0})}) : x;
+  return one_row ? l.emit("Unsqueeze", {x, l.ints({0})}) : x;
 }
 
 // --- classes and scores --------------------------------------------------------------------------
