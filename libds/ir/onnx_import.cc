@@ -21,6 +21,14 @@ namespace {
 
 // --- unknown operators -------------------------------------------------------------------------
 
+// What to do about an operator that stays unknown; empty where nothing is known to help.
+std::string_view advice(std::string_view domain, std::string_view op) {
+  if (domain != kMlDomain) return {};
+  if (op == "ZipMap") return "; maps are not supported: export without it, with skl2onnx by options={'zipmap': False}";
+  if (op == "CastMap" || op == "DictVectorizer") return "; maps are not supported: feed a tensor in the place of its result";
+  return {};
+}
+
 class UnknownOps {
  public:
   explicit UnknownOps(const onnx::ModelProto& model) {
@@ -37,10 +45,10 @@ class UnknownOps {
       constexpr size_t kShown = 3;
       std::vector<std::string> shown(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(kShown, names.size())));
       const auto version = versions_.find(domain);
-      list += fmt::format("{}{}{} ({} {}: node '{}'{})", list.empty() ? "" : "; ", domain.empty() ? "" : domain + ".", op,
+      list += fmt::format("{}{}{} ({} {}: node '{}'{}{})", list.empty() ? "" : "; ", domain.empty() ? "" : domain + ".", op,
                           domain.empty() ? "ai.onnx" : domain, version == versions_.end() ? 0 : version->second,
                           fmt::join(shown, "', '"),
-                          names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
+                          names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "", advice(domain, op));
     }
     return "operators that are not supported: " + list;
   }
@@ -73,6 +81,13 @@ std::string unsupported_opsets(const std::set<int64_t>& opsets) {
   return fmt::format("opset {} is not supported ({} to {} are)", fmt::join(wrong, ", "), kOldestReadOpset, kNewestOpset);
 }
 
+// The same for domain ai.onnx.ml.
+std::string unsupported_ml_opset(const Graph& g) {
+  const auto ml = g.opsets.find(kMlDomain);
+  if (ml == g.opsets.end() || (ml->second >= 1 && ml->second <= kNewestMlOpset)) return {};
+  return fmt::format("opset {} of domain {} is not supported (1 to {} are)", ml->second, kMlDomain, kNewestMlOpset);
+}
+
 // Everything beside the graph. Returns the version of domain ai.onnx.
 int64_t read_header(const onnx::ModelProto& model, Graph& g) {
   g.ir_version = model.ir_version();
@@ -87,6 +102,8 @@ int64_t read_header(const onnx::ModelProto& model, Graph& g) {
     if (!g.opsets.emplace(domain, import.version()).second && g.opsets[domain] != import.version())
       bad_data("opset of domain '{}' is given twice: {} and {}", import.domain(), g.opsets[domain], import.version());
   }
+  for (const auto& n : model.graph().node())
+    if (n.domain() == kMlDomain && g.opsets.find(kMlDomain) == g.opsets.end()) bad_data("no opset is given for domain {}", kMlDomain);
   const auto main = g.opsets.find("");
   if (main == g.opsets.end()) {
     for (const auto& n : model.graph().node())
@@ -102,7 +119,7 @@ std::shared_ptr<Graph> import_model(onnx::ModelProto& model, const std::string& 
   const InlinedFunctions inlined = inline_functions(model, opset);
   std::set<int64_t> opsets(inlined.opsets.begin(), inlined.opsets.end());
   opsets.insert(opset);
-  std::vector<std::string> unsupported = {unsupported_opsets(opsets)};  // all of it at once, not the first only
+  std::vector<std::string> unsupported = {unsupported_opsets(opsets), unsupported_ml_opset(*graph)};  // all of it at once, not the first only
   if (!options.allow_unknown_ops) unsupported.push_back(UnknownOps(model).list());
   std::erase(unsupported, "");
   if (!unsupported.empty()) fail(ExitCode::kUnsupported, "{}", fmt::join(unsupported, "; "));

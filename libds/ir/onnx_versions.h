@@ -17,6 +17,9 @@ namespace ds {
 inline constexpr int64_t kOldestReadOpset = 1;
 inline constexpr int64_t kOldestOpset = 7;    // that is written: before it, broadcasting was an attribute
 inline constexpr int64_t kNewestOpset = 28;
+// Operators of this domain are kept as they are in the file: their attributes say which form it is.
+inline constexpr std::string_view kMlDomain = "ai.onnx.ml";
+inline constexpr int64_t kNewestMlOpset = 5;
 inline constexpr int64_t kDefaultOpset = 17;  // of graphs that were not loaded from a file
 
 // The name an operator has today ("Upsample" is "Resize", "Scatter" is "ScatterElements").

@@ -60,6 +60,11 @@ void register_all_ops(OpRegistry& registry) {
   register_control_flow_ops(registry);
   register_sequence_ops(registry);
   register_string_ops(registry);
+  register_regex_ops(registry);
+  register_ml_tree_ops(registry);
+  register_ml_linear_ops(registry);
+  register_ml_label_ops(registry);
+  register_ml_feature_ops(registry);
 }
 
 }  // namespace ds

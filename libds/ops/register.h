@@ -31,6 +31,11 @@ void register_observe_ops(OpRegistry& registry);  // SampleRange (internal)
 void register_control_flow_ops(OpRegistry& registry);
 void register_sequence_ops(OpRegistry& registry);
 void register_string_ops(OpRegistry& registry);
+void register_regex_ops(OpRegistry& registry);        // RegexFullMatch
+void register_ml_tree_ops(OpRegistry& registry);      // ai.onnx.ml: TreeEnsemble and its predecessors
+void register_ml_linear_ops(OpRegistry& registry);    // ai.onnx.ml: Linear*, SVM*
+void register_ml_label_ops(OpRegistry& registry);     // ai.onnx.ml: LabelEncoder, CategoryMapper, OneHotEncoder
+void register_ml_feature_ops(OpRegistry& registry);   // ai.onnx.ml: Scaler, Normalizer, Imputer, ...
 void register_softmax_ops(OpRegistry& registry);
 void register_batchnorm_ops(OpRegistry& registry);
 void register_norm_ops(OpRegistry& registry);      // LayerNormalization and other norms within a sample

@@ -105,6 +105,29 @@ TEST(OnnxBadInput, Opsets) {
   expect_bad(old, {"IR version 1"}, ExitCode::kUnsupported);
 }
 
+ModelBuilder ml_model(int64_t opset) {
+  ModelBuilder b = relu_model();
+  b.node("Binarizer", {"x"}, {"a"}, "ml").set_domain("ai.onnx.ml");
+  auto* import = b.model.add_opset_import();
+  import->set_domain("ai.onnx.ml");
+  import->set_version(opset);
+  return b;
+}
+
+TEST(OnnxBadInput, OpsetsOfTheClassicalDomain) {
+  for (int64_t opset = 1; opset <= 5; ++opset) EXPECT_NO_THROW(parse_model(ml_model(opset).bytes()));
+  for (int64_t opset : {0, 6, -1}) expect_bad(ml_model(opset), {fmt::format("opset {} of domain ai.onnx.ml", opset)}, ExitCode::kUnsupported);
+  ModelBuilder none = ml_model(3);
+  none.model.mutable_opset_import()->RemoveLast();
+  expect_bad(none, {"no opset is given for domain ai.onnx.ml"});
+}
+
+TEST(OnnxBadInput, MapsAreRefusedWithAdvice) {
+  ModelBuilder b = ml_model(3);
+  b.node("ZipMap", {"a"}, {"z"}, "zip").set_domain("ai.onnx.ml");
+  expect_bad(b, {"ai.onnx.ml.ZipMap", "node 'zip'", "maps are not supported", "'zipmap': False"}, ExitCode::kUnsupported);
+}
+
 TEST(OnnxBadInput, AllUnknownOperatorsAtOnce) {
   ModelBuilder b = relu_model();
   b.node("Frobnicate", {"x"}, {"a"}, "f1");

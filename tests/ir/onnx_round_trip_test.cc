@@ -34,6 +34,42 @@ TEST(OnnxRoundTrip, EmptyInputsOfAnOldResize) {
   EXPECT_EQ(out.graph().initializer_size(), 3);
 }
 
+// Operators of ai.onnx.ml stay as they were, as does the domain's version.
+TEST(OnnxRoundTrip, ClassicalModels) {
+  ModelBuilder b;
+  b.input("x", {"n", "2"});
+  auto* import = b.model.add_opset_import();
+  import->set_domain("ai.onnx.ml");
+  import->set_version(3);
+  auto& scaler = b.node("Scaler", {"x"}, {"s"}, "scaler");
+  scaler.set_domain("ai.onnx.ml");
+  auto& scale = *scaler.add_attribute();
+  scale.set_name("scale");
+  scale.set_type(onnx::AttributeProto::FLOATS);
+  scale.add_floats(2);
+  auto& classifier = b.node("LinearClassifier", {"s"}, {"label", "score"}, "classifier");
+  classifier.set_domain("ai.onnx.ml");
+  auto& coefficients = *classifier.add_attribute();
+  coefficients.set_name("coefficients");
+  coefficients.set_type(onnx::AttributeProto::FLOATS);
+  for (float v : {1.0f, 2.0f, 3.0f, 4.0f}) coefficients.add_floats(v);
+  auto& labels = *classifier.add_attribute();
+  labels.set_name("classlabels_strings");
+  labels.set_type(onnx::AttributeProto::STRINGS);
+  for (const char* v : {"no", "yes"}) labels.add_strings(v);
+  b.output("label", {"n"}, onnx::TensorProto::STRING);
+  b.output("score", {"n", "2"});
+  const std::string once = rewritten(b.bytes());
+  EXPECT_EQ(once, rewritten(once));
+  const onnx::ModelProto out = parsed(once);
+  ASSERT_EQ(out.opset_import_size(), 2);
+  EXPECT_EQ(out.opset_import(1).domain(), "ai.onnx.ml");
+  EXPECT_EQ(out.opset_import(1).version(), 3);
+  ASSERT_EQ(out.graph().node_size(), 2);
+  EXPECT_EQ(out.graph().node(1).op_type(), "LinearClassifier");
+  EXPECT_EQ(out.graph().node(1).attribute_size(), 2);
+}
+
 // Initializers of the model that only bodies read stay where they are, under their names.
 TEST(OnnxRoundTrip, ConstantsThatOnlyBodiesRead) {
   ModelBuilder b;

@@ -33,7 +33,7 @@ TEST(OpsPage, SaysWhatTheRegistryHolds) {
 
 TEST(OpsPage, NothingIsBothThereAndMissing) {
   for (const MissingOp& m : missing_ops()) {
-    EXPECT_EQ(OpRegistry::instance().find("", m.op), nullptr) << m.op;
+    EXPECT_EQ(OpRegistry::instance().find(m.domain, m.op), nullptr) << m.op;
     EXPECT_EQ(m.reason.back(), '.') << m.op;
   }
   for (const auto& [former, name] : former_op_names()) EXPECT_NE(former, name);

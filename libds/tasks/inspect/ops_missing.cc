@@ -10,6 +10,8 @@ namespace {
 constexpr std::string_view kExperimental = "was an experiment of ONNX's first operator sets, is in none of them since, and is kept by onnxruntime for files of that time.";
 constexpr std::string_view kInternal = "is written by onnxruntime into its own graphs, never by an exporter.";
 
+constexpr std::string_view kMaps = "takes maps, which this library has no values for; feed a tensor in the place of its result.";
+
 constexpr MissingOp kMissing[] = {
     {"Affine", kExperimental},
     {"Crop", kExperimental},
@@ -19,9 +21,11 @@ constexpr MissingOp kMissing[] = {
     {"MemcpyFromHost", kInternal},
     {"MemcpyToHost", kInternal},
     {"ParametricSoftplus", kExperimental},
-    {"RegexFullMatch", "takes patterns in the syntax of RE2, a library that this one does without."},
     {"Scale", kExperimental},
     {"ScaledTanh", kExperimental},
+    {"CastMap", kMaps, kMlDomain},
+    {"DictVectorizer", kMaps, kMlDomain},
+    {"ZipMap", "makes maps, which this library has no values for; export without it, with skl2onnx by options={'zipmap': False}.", kMlDomain},
 };
 
 constexpr std::string_view kFormer[] = {"Scatter", "Upsample"};
@@ -31,7 +35,7 @@ constexpr std::string_view kFormer[] = {"Scatter", "Upsample"};
 std::vector<MissingOp> missing_ops() {
   std::vector<MissingOp> list;
   for (const MissingOp& m : kMissing)
-    if (OpRegistry::instance().find("", m.op) == nullptr) list.push_back(m);
+    if (OpRegistry::instance().find(m.domain, m.op) == nullptr) list.push_back(m);
   return list;
 }
 

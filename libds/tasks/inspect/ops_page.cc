@@ -130,7 +130,7 @@ std::string ops_json(const std::vector<OpFacts>& ops) {
                            {"kernels", op.kernels}});
   }
   json["missing"] = Json::array();
-  for (const MissingOp& m : missing_ops()) json["missing"].push_back({{"op", m.op}, {"reason", m.reason}});
+  for (const MissingOp& m : missing_ops()) json["missing"].push_back({{"domain", m.domain.empty() ? "ai.onnx" : m.domain}, {"op", m.op}, {"reason", m.reason}});
   json["former_names"] = Json::object();
   for (const auto& [former, name] : former_op_names()) json["former_names"][former] = name;
   return json.dump(2) + "\n";
@@ -158,7 +158,7 @@ std::string ops_man_page(const std::vector<OpFacts>& ops, const std::string& ver
   }
   out += ".SH FORMER NAMES\n";
   for (const auto& [former, name] : former_op_names()) out += fmt::format(".TP\n\\fB{}\\fR\nis read as {}.\n", roff(former), roff(name));
-  out += ".SH NOT SUPPORTED\nOperators of ai.onnx that this library does not have.\n";
+  out += ".SH NOT SUPPORTED\nOperators of ai.onnx and ai.onnx.ml that this library does not have.\n";
   if (missing_ops().empty()) out += "There are none.\n";
   for (const MissingOp& m : missing_ops()) out += fmt::format(".TP\n\\fB{}\\fR\n{}\n", roff(m.op), roff(m.reason));
   out += ".SH SEE ALSO\n\\fBds\\fR(1), \\fBds\\-bench\\fR(1), \\fBds\\-train\\fR(1), \\fBds\\-design\\fR(7)\n";

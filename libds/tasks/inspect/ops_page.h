@@ -22,9 +22,9 @@ struct OpFacts {
 // examples, which takes seconds.
 std::vector<OpFacts> list_ops(bool try_types);
 
-// Operators of ai.onnx that onnxruntime's CPU provider runs and this library does not, with the reason.
+// Operators of ai.onnx and ai.onnx.ml that onnxruntime's CPU provider runs and this library does not, with the reason.
 struct MissingOp {
-  std::string_view op, reason;
+  std::string_view op, reason, domain = {};
 };
 std::vector<MissingOp> missing_ops();
 

@@ -56,33 +56,56 @@ const std::map<std::string_view, Example>& examples() {
   const auto recurrent = [](int64_t gates) {
     return Example{{same({2, 1, 4}), same({1, 3 * gates, 4}), same({1, 3 * gates, 3})}, {{"hidden_size", int64_t{3}}}};
   };
+  const auto floats = [](size_t count) { return Attribute(std::vector<float>(count, 1.0f)); };
+  const Attributes tree = {{"nodes_treeids", ints({0})}, {"nodes_nodeids", ints({0})}, {"nodes_featureids", ints({0})}, {"nodes_values", floats(1)},
+                           {"nodes_truenodeids", ints({0})}, {"nodes_falsenodeids", ints({0})}, {"nodes_modes", std::vector<std::string>{"LEAF"}}};
+  const auto with = [](Attributes attrs, Attributes more) {
+    attrs.merge(more);
+    return attrs;
+  };
   const Roles product = {same({4, 4}), f32({}), same({}), same({4, 4}), f32({}), same({}), f32({}), same({})};
   static const std::map<std::string_view, Example> table = {
+      {"ArrayFeatureExtractor", {{same({4, 4}), i64({1})}, {}}},
       {"AffineGrid", {{same({1, 2, 3}), i64({4})}, {}}},
       {"BatchNormalization", {{same({2, 4, 4, 4}), same({4}), same({4}), same({4}), same({4})}, {}}},
+      {"CategoryMapper", {{same({4})}, {{"cats_int64s", ints({1})}, {"cats_strings", std::vector<std::string>{"1"}}}}},
       {"Col2Im", {{same({1, 1, 1}), i64({2}), i64({2})}, {}}},
       {"Concat", {{same({4}), same({4})}, {{"axis", int64_t{0}}}}},
       {"DFT", {{same({2, 4, 1})}, {}}},
       {"DeformConv", {{same({1, 1, 4, 4}), same({1, 1, 1, 1}), same({1, 2, 4, 4})}, {}}},
+      {"FeatureVectorizer", {{same({4, 4})}, {{"inputdimensions", ints({4})}}}},
       {"GRU", recurrent(3)},
       {"GridSample", {{same({1, 1, 4, 4}), f32({1, 4, 4, 2})}, {}}},
       {"GroupNormalization", {{same({2, 4, 4, 4}), same({4}), same({4})}, {{"num_groups", int64_t{2}}}}},
+      {"Imputer", {{same({4, 4})}, {{"imputed_value_floats", floats(1)}}}},
       {"LSTM", recurrent(4)},
+      {"LabelEncoder", {{same({4})}, {{"classes_strings", std::vector<std::string>{"1"}}}}},
+      {"LinearClassifier", {{same({4, 4})}, {{"coefficients", floats(8)}, {"classlabels_ints", ints({0, 1})}}}},
+      {"LinearRegressor", {{same({4, 4})}, {{"coefficients", floats(4)}}}},
       {"MaxRoiPool", {{same({2, 4, 4, 4}), same({1, 5})}, {{"pooled_shape", ints({2, 2})}}}},
       {"MaxUnpool", {{same({1, 1, 2, 2}), i64({1, 1, 2, 2})}, {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}}}},
       {"NonMaxSuppression", {{same({1, 4, 4}), same({1, 1, 4})}, {}}},
+      {"OneHotEncoder", {{same({4})}, {{"cats_int64s", ints({1})}}}},
       {"QLinearAdd", {product, {}}},
       {"QLinearConv", {{same({1, 1, 4, 4}), f32({}), same({}), same({1, 1, 1, 1}), f32({}), same({}), f32({}), same({})}, {}}},
       {"QLinearMatMul", {product, {}}},
       {"QLinearMul", {product, {}}},
       {"RNN", recurrent(1)},
+      {"RegexFullMatch", {{same({4})}, {{"pattern", std::string(".*")}}}},
       {"Resize", {{same({2, 4, 4, 4}), omitted(), f32({4})}, {}}},
       {"RotaryEmbedding", {{same({1, 2, 4, 4}), same({1, 4, 2}), same({1, 4, 2})}, {}}},
+      {"SVMClassifier", {{same({4, 4})}, {{"coefficients", floats(8)}, {"rho", floats(1)}, {"classlabels_ints", ints({0, 1})}}}},
+      {"SVMRegressor", {{same({4, 4})}, {{"coefficients", floats(4)}, {"rho", floats(1)}}}},
       {"STFT", {{same({1, 8, 1}), i64({}), omitted(), i64({})}, {}}},
       {"Split", {{same({4})}, {{"num_outputs", int64_t{2}}}, 2}},
       {"StringConcat", {{same({4}), same({4})}, {}}},
       {"StringNormalizer", {{same({4})}, {}}},
       {"StringSplit", {{same({4})}, {}, 2}},
+      {"TreeEnsemble", {{same({4, 4})}, {{"nodes_featureids", ints({0})}, {"nodes_modes", Tensor::zeros(DType::kU8, {1})}, {"nodes_splits", Tensor::zeros(DType::kF32, {1})},
+                                         {"nodes_truenodeids", ints({0})}, {"nodes_trueleafs", ints({1})}, {"nodes_falsenodeids", ints({0})}, {"nodes_falseleafs", ints({1})},
+                                         {"tree_roots", ints({0})}, {"leaf_targetids", ints({0})}, {"leaf_weights", Tensor::zeros(DType::kF32, {1})}}}},
+      {"TreeEnsembleClassifier", {{same({4, 4})}, with(tree, {{"classlabels_int64s", ints({0, 1})}})}},
+      {"TreeEnsembleRegressor", {{same({4, 4})}, tree}},
   };
   return table;
 }

@@ -1,0 +1,1 @@
+(Boutput_0J†∆ïJC¯àC€E†B>•≥B'5JCA§BFC€E†B“$…B*≥ÏBï¡‹BµAC“$…BÁçßB$W<C’ÍóBM;TCù‚∂BSCU˚¯B∏ú∂BõÙC∏ú∂B8¯fCˇC≈«CT´B€E†BßBπ3C{†UCQEzCT´BÕ$‡BˆÅCILÚB∏ú∂B–..CÙ∂BèÌæB

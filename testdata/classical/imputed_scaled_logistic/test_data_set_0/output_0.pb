@@ -1,0 +1,16 @@
+(2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2setosa2
+versicolor2	virginica2
+versicolor2
+versicolor2
+versicolor2	virginica2
+versicolor2
+versicolor2	virginica2	virginica2
+versicolor2
+versicolor2
+versicolor2
+versicolor2
+versicolor2
+versicolor2
+versicolor2	virginica2	virginica2
+versicolor2	virginica2	virginica2
+versicolorBoutput_0
