@@ -17,7 +17,7 @@ struct Finish {
   const void* addend = nullptr;
   void* y = nullptr;
   int64_t channels = 0;
-  bool bf16 = false;             // y and addend
+  bool y_bf16 = false, addend_bf16 = false;
 };
 
 // The block at (row, column) of y.

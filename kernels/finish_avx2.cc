@@ -56,52 +56,53 @@ inline F8 activate(F8 x, const Epilogue& e) {
   else return x;
 }
 
-template <typename Element, Activation kActivation>
+template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
   using T = typename Element::T;
   const float* bias = f.bias != nullptr ? f.bias + column : nullptr;
   for (int64_t r = 0; r < rows; ++r, sums += stride) {
     const int64_t at = (row + r) * f.channels + column;
     T* y = static_cast<T*>(f.y) + at;
-    const T* addend = f.addend != nullptr ? static_cast<const T*>(f.addend) + at : nullptr;
+    const auto* addend = f.addend != nullptr ? static_cast<const typename Addend::T*>(f.addend) + at : nullptr;
     int64_t i = 0;
     for (; i + kWidth <= columns; i += kWidth) {
       F8 v = load(sums + i);
       if (bias != nullptr) v = v + load(bias + i);
-      if (addend != nullptr) v = v + Element::get(addend + i);
+      if (addend != nullptr) v = v + Addend::get(addend + i);
       Element::put(y + i, activate<kActivation>(v, f.epilogue));
     }
     if (const int64_t rest = columns - i; rest > 0) {
       F8 v = load(sums + i, rest);
       if (bias != nullptr) v = v + load(bias + i, rest);
-      if (addend != nullptr) v = v + Element::get(addend + i, rest);
+      if (addend != nullptr) v = v + Addend::get(addend + i, rest);
       Element::put(y + i, activate<kActivation>(v, f.epilogue), rest);
     }
   }
 }
 
-template <typename Element>
+template <typename Element, typename Addend>
 void finish_as(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
   using A = Activation;
   const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
   switch (f.epilogue.activation) {
-    case A::kNone: return with(finish_rows<Element, A::kNone>);
-    case A::kRelu: return with(finish_rows<Element, A::kRelu>);
-    case A::kClip: return with(finish_rows<Element, A::kClip>);
-    case A::kSigmoid: return with(finish_rows<Element, A::kSigmoid>);
-    case A::kHardSwish: return with(finish_rows<Element, A::kHardSwish>);
-    case A::kSilu: return with(finish_rows<Element, A::kSilu>);
-    case A::kGelu: return with(finish_rows<Element, A::kGelu>);
-    case A::kGeluTanh: return with(finish_rows<Element, A::kGeluTanh>);
-    case A::kTanh: return with(finish_rows<Element, A::kTanh>);
+    case A::kNone: return with(finish_rows<Element, Addend, A::kNone>);
+    case A::kRelu: return with(finish_rows<Element, Addend, A::kRelu>);
+    case A::kClip: return with(finish_rows<Element, Addend, A::kClip>);
+    case A::kSigmoid: return with(finish_rows<Element, Addend, A::kSigmoid>);
+    case A::kHardSwish: return with(finish_rows<Element, Addend, A::kHardSwish>);
+    case A::kSilu: return with(finish_rows<Element, Addend, A::kSilu>);
+    case A::kGelu: return with(finish_rows<Element, Addend, A::kGelu>);
+    case A::kGeluTanh: return with(finish_rows<Element, Addend, A::kGeluTanh>);
+    case A::kTanh: return with(finish_rows<Element, Addend, A::kTanh>);
   }
 }
 
 }  // namespace
 
 void finish_avx2(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
-  if (f.bf16) finish_as<Halves>(f, row, rows, column, columns, sums, stride);
-  else finish_as<Floats>(f, row, rows, column, columns, sums, stride);
+  const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
+  if (f.y_bf16) return f.addend_bf16 ? with(finish_as<Halves, Halves>) : with(finish_as<Halves, Floats>);
+  f.addend_bf16 ? with(finish_as<Floats, Halves>) : with(finish_as<Floats, Floats>);
 }
 
 }  // namespace ds::kernels

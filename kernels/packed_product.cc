@@ -1,5 +1,7 @@
 #include "kernels/packed_product.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -11,8 +13,7 @@ namespace {
 
 constexpr int64_t kPanelsAtOnce = 2;  // what a tile takes
 constexpr int64_t kSumColumns = kPanelsAtOnce * kPanelColumns;
-constexpr int64_t kDepthGroups = 128;                // of one sweep: a pair of panels of it is 16 KiB
-constexpr int64_t kGatheredBytes = 384 << 10;        // of a block of rows: a part of L2
+constexpr int64_t kDepthGroups = 256;                // of one sweep: a pair of panels of it is 32 KiB
 constexpr int64_t kLeastRows = 32, kMostRows = 256;  // of a block
 constexpr int64_t kPointerBytes = sizeof(void*);
 
@@ -155,13 +156,21 @@ void find_pieces(const NhwcConv& s, const PackedWeights& w, const Rows& r, const
 
 // --- how the work is cut ---------------------------------------------------------------------------
 
-// Threads share rows; when there are too few of them, columns.
+int64_t l2_bytes() {
+  static const int64_t bytes = [] {
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return found > 0 ? static_cast<int64_t>(found) : int64_t{512} << 10;
+  }();
+  return bytes;
+}
+
+// How work is shared: threads take rows or columns.
 struct Cut {
   int64_t rows = 0, row_blocks = 0;      // of a block; blocks
   int64_t panels = 0, column_parts = 0;  // of a part; parts
-  // Bytes. Of a gathered row to the next; of a thread's pointers and zeros, or gathered rows; of all its scratch; of the
-  // staged copy, which all share.
-  int64_t gather_stride = 0, zeros_at = 0, rows_bytes = 0, thread_bytes = 0, staged_bytes = 0;
+  // Bytes. Of a gathered row to the next; where a thread's zeros, gathered rows and sums are in its scratch; of all of
+  // that; of the staged copy, which all share.
+  int64_t gather_stride = 0, zeros_at = 0, gathered_at = 0, sums_at = 0, thread_bytes = 0, staged_bytes = 0;
 
   int64_t items(const NhwcConv& s) const { return s.groups * row_blocks * column_parts; }
 };
@@ -169,12 +178,17 @@ struct Cut {
 Cut cut(const TileIsa& isa, const NhwcConv& s, const Loader& loader, const PackedWeights& w, const Rows& r, int threads) {
   Cut c;
   const int64_t pixels = s.pixels(), row_bytes = std::max<int64_t>(w.groups, 1) * kGroupBytes;
-  const int64_t most = std::clamp(kGatheredBytes / row_bytes / kLeastRows * kLeastRows, kLeastRows, kMostRows);
+  const int64_t x_bytes = s.batch * s.height * s.width * s.channels * loader.tile_bytes();
+  // A block of rows is read once per pair of panels: it stays in L2.
+  const int64_t cached = r.gathered ? row_bytes : std::max<int64_t>(1, x_bytes / std::max<int64_t>(1, pixels));
+  const int64_t most = std::clamp(l2_bytes() * 3 / 4 / cached / kLeastRows * kLeastRows, kLeastRows, kMostRows);
   c.row_blocks = std::max<int64_t>(1, ceil_div(pixels, most));
   c.column_parts = 1;
   if (threads > 1 && s.groups * c.row_blocks % threads != 0) {
-    if (pixels >= 2 * kLeastRows * threads) c.row_blocks = round_up(c.row_blocks, threads);
-    else if (s.groups < threads) c.column_parts = std::min<int64_t>(threads, std::max<int64_t>(1, w.panels / kPanelsAtOnce));
+    // What is larger is read by one thread each: weights, by sharing columns, or activations, by sharing rows.
+    const bool columns = static_cast<int64_t>(w.data.size()) > x_bytes || pixels < kLeastRows * threads;
+    if (columns && s.groups < threads && w.panels >= kPanelsAtOnce * threads) c.column_parts = threads;
+    else c.row_blocks = std::clamp(round_up(c.row_blocks, threads), int64_t{1}, std::max<int64_t>(1, pixels));
   }
   c.rows = std::max<int64_t>(1, ceil_div(pixels, c.row_blocks));
   c.row_blocks = ceil_div(pixels, c.rows);
@@ -184,8 +198,9 @@ Cut cut(const TileIsa& isa, const NhwcConv& s, const Loader& loader, const Packe
   c.gather_stride = round_up(row_bytes, kPanelRowBytes);
   if (c.gather_stride % 1024 == 0) c.gather_stride += kPanelRowBytes;
   c.zeros_at = round_up((c.rows * w.pieces + kTapsBeyond) * kPointerBytes, kPanelRowBytes);
-  c.rows_bytes = r.gathered ? rows_in_memory * c.gather_stride : c.zeros_at + round_up(w.piece_groups * kGroupBytes, kPanelRowBytes);
-  c.thread_bytes = round_up(c.rows_bytes + rows_in_memory * kSumColumns * 4, 4096);
+  c.gathered_at = c.zeros_at + round_up(w.piece_groups * kGroupBytes, kPanelRowBytes);
+  c.sums_at = c.gathered_at + (r.gathered ? rows_in_memory * c.gather_stride : 0);
+  c.thread_bytes = round_up(c.sums_at + rows_in_memory * kSumColumns * 4, 4096);
   // Pieces filled up to whole groups reach beyond the last pixel.
   if (r.staged) c.staged_bytes = round_up(s.batch * s.height * r.width * s.channels * loader.tile_bytes() + kGroupBytes, 4096);
   return c;
@@ -255,28 +270,30 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
   parallel_for(ranges, 1, [&](int64_t first_range, int64_t last_range) {
     for (int64_t range = first_range; range < last_range; ++range) {
       std::byte* scratch = workspace + c.staged_bytes + range * c.thread_bytes;
-      auto* sums = reinterpret_cast<float*>(scratch + c.rows_bytes);
+      auto* sums = reinterpret_cast<float*>(scratch + c.sums_at);
       auto** pointers = reinterpret_cast<const std::byte**>(scratch);
-      if (!how.gathered) {
-        std::memset(scratch, 0, static_cast<size_t>(c.zeros_at));
-        std::memset(scratch + c.zeros_at, pad, static_cast<size_t>(w.piece_groups * kGroupBytes));
-      }
+      std::byte* gathered = scratch + c.gathered_at;
+      std::memset(scratch, 0, static_cast<size_t>(c.zeros_at));
+      std::memset(scratch + c.zeros_at, pad, static_cast<size_t>(w.piece_groups * kGroupBytes));
       int64_t held = -1;  // block of rows that is gathered or found
       for (int64_t i = items * range / ranges; i < items * (range + 1) / ranges; ++i) {
         const int64_t part = i % c.column_parts, block = i / c.column_parts % c.row_blocks, group = i / (c.column_parts * c.row_blocks);
         const int64_t row = block * c.rows, rows = std::min(c.rows, pixels - row);
-        const bool in_place = how.gathered && whole && row + round_up(rows, isa.row_step) <= pixels;
+        const bool in_place = isa.taps == nullptr && whole && row + round_up(rows, isa.row_step) <= pixels;
         if (held != i / c.column_parts && !in_place) {
           if (!how.gathered) find_pieces(s, w, how, from + group * group_bytes, pixel_bytes, row, rows, scratch + c.zeros_at, pointers);
-          else for (int64_t r = 0; r < rows; ++r) gather_row(s, loader, w, given, pad, row + r, group, scratch + r * c.gather_stride);
+          else for (int64_t r = 0; r < rows; ++r) gather_row(s, loader, w, given, pad, row + r, group, gathered + r * c.gather_stride);
+          if (how.gathered)
+            for (int64_t j = 0; j < rows * w.pieces; ++j)
+              pointers[j] = gathered + j % rows * c.gather_stride + j / rows * w.piece_groups * kGroupBytes;
           held = i / c.column_parts;
         }
         const int64_t end = std::min(w.panels, (part + 1) * c.panels);
         for (int64_t p = part * c.panels; p < end; p += kPanelsAtOnce) {
           const int64_t panels = std::min(kPanelsAtOnce, end - p);
           const std::byte* b = w.panel(group, p);
-          if (how.gathered)
-            multiply_rows(isa, {rows, panels, 0, in_place ? given + row * pixel_bytes + group * group_bytes : scratch,
+          if (isa.taps == nullptr)
+            multiply_rows(isa, {rows, panels, 0, in_place ? given + row * pixel_bytes + group * group_bytes : gathered,
                                 in_place ? pixel_bytes : c.gather_stride, b, w.panel_bytes(), false, sums, kSumColumns}, w.groups);
           else
             multiply_pieces(isa, {rows, panels, w.pieces, w.piece_groups, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns,

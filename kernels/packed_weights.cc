@@ -58,7 +58,7 @@ PackedBytes::PackedBytes(size_t bytes) : bytes_(bytes) {
   auto* p = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
   if (p == nullptr) throw std::bad_alloc();
   data_.reset(p);
-  if (alignment == kHugePage) madvise(p, rounded, MADV_HUGEPAGE);  // only a hint
+  if (alignment == kHugePage) madvise(p, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // only a hint
   std::memset(p, 0, bytes);
 }
 

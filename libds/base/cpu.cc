@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "libds/base/cpu_vendor.h"
 #include "libds/base/error.h"
 #include "libds/base/parallel.h"
 
@@ -68,6 +69,18 @@ bool cpu_has_bf16() {
 #else
   return false;
 #endif
+}
+
+std::string_view cpu_vendor() {
+  static const std::string vendor = [] {
+    std::string text;
+#if defined(__x86_64__)
+    unsigned a = 0, part[3] = {};
+    if (__get_cpuid(0, &a, &part[0], &part[2], &part[1]) != 0) text.assign(reinterpret_cast<const char*>(part), sizeof part);
+#endif
+    return text;
+  }();
+  return vendor;
 }
 
 std::string_view isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }

@@ -61,8 +61,8 @@ class Assigner {
   // Changes the lists, which come plain, to what the first kernel that takes the node wants.
   void choose(NodeId id, const OpDef& def, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const KernelQuery plain = make_query(*graph_, id, is_state_, options_);
-    const DType type = plain.in(0).dtype;
-    if ((type != DType::kF32 && type != DType::kBF16) || plain.out(0).dtype != type) return;
+    for (DType type : {plain.in(0).dtype, plain.out(0).dtype})
+      if (type != DType::kF32 && type != DType::kBF16) return;
     for (const KernelDef& kernel : def.kernels) {
       if (kernel.isa > options_.isa || kernel.device != plain.device) continue;
       KernelQuery query = plain;

@@ -58,8 +58,9 @@ Attributes explicit_attrs(const Node& node, const Window& w) {
 // Checks shared by all: types, ranks, groups. Returns false when shapes are not known enough.
 bool check_operands(InferContext& c, int64_t& groups) {
   c.require_dtype(0, ops::kFloats);
+  const bool fused = c.node().is_internal("FusedConv");  // may mix f32 and bf16
   for (size_t i = 1; i < c.input_count(); ++i)
-    if (c.has_input(i) && c.dtype(i) != c.dtype(0))
+    if (c.has_input(i) && !(fused ? ops::mixes(c.dtype(i), c.dtype(0)) : c.dtype(i) == c.dtype(0)))
       c.error("input {} has type {}, the first {}", i, dtype_name(c.dtype(i)), dtype_name(c.dtype(0)));
   groups = c.node().attr_int("group", 1);
   if (groups < 1) c.error("group is {}", groups);

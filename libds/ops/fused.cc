@@ -3,6 +3,7 @@
 // FusedConv (x, w, b?, addend?) -> activation(Conv(x, w, b) + addend), with Conv's attributes and
 // `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip. The addend has the
 // output's shape.
+// w in bf16 means products in bf16, whatever the other operands are stored in; `to`: type of the result, else x's.
 // Reorder (x) -> the same values in another memory layout: those that the plan gives input and output.
 #include "kernels/epilogue.h"
 
@@ -21,6 +22,8 @@ namespace {
 
 void infer_fused_conv(InferContext& c) {
   ops::infer_conv(c);
+  if (const auto to = static_cast<DType>(c.node().attr_int("to", 0)); to != DType::kUndefined)
+    c.set_output(0, to, c.graph().value(c.node().outputs[0]).dims);
   if (!c.has_input(3)) return;
   const Value& y = c.graph().value(c.node().outputs[0]);
   if (y.dims && c.has_dims(3) && all_known(*y.dims) && all_known(c.dims(3)) && *y.dims != c.dims(3))

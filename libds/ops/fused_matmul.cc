@@ -1,13 +1,16 @@
 // Internal operator of the run-time pipeline: FusedMatMul, never exported.
 //
 // FusedMatMul (a, b, bias?, addend?) -> activation(a . b + bias + addend): a [..., m, k], b [k, n] ([n, k] with `trans_b`),
-// bias [n], addend as the result [..., m, n]; attributes of the epilogue in ops/epilogue.h.
+// bias [n], addend as the result [..., m, n]; attributes of the epilogue in ops/epilogue.h. b in bf16 means products in bf16,
+// whatever the other operands are stored in; the result has a's type.
 #include "kernels/epilogue.h"
 #include "kernels/matmul.h"
 #include "libds/ops/epilogue.h"
+#include "libds/ops/common.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/tile_product.h"
+#include "libds/ops/window.h"
 
 namespace ds {
 namespace {
@@ -17,7 +20,7 @@ bool turned(const Node& node) { return node.attr_int("trans_b", 0) != 0; }
 void infer(InferContext& c) {
   c.require_dtype(0, ops::kFloats);
   for (size_t i = 1; i < c.input_count(); ++i)
-    if (c.has_input(i) && c.dtype(i) != c.dtype(0)) c.error("operands differ in type: {} and {}", dtype_name(c.dtype(0)), dtype_name(c.dtype(i)));
+    if (c.has_input(i) && !ops::mixes(c.dtype(i), c.dtype(0))) c.error("operands differ in type: {} and {}", dtype_name(c.dtype(0)), dtype_name(c.dtype(i)));
   c.require_rank(1, 2);
   if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
   Dims y = c.dims(0);

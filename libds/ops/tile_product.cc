@@ -23,19 +23,19 @@ class FinishSink final : public kernels::ProductSink {
   const kernels::Finish& finish_;
 };
 
-// What is multiplied in: f32 in f32, bf16 in bf16.
-TileType tile_type(DType x) { return x == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
+// What is multiplied in: the weights say it.
+TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
 
 // Weights in panels; inputs x, w, bias?, addend?.
 class TileKernel final : public Kernel {
  public:
-  TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix, const kernels::Epilogue& epilogue)
-      : shape_(shape), isa_(*kernels::tile_isa(tile_type(q.in(0).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue),
-        bf16_(q.in(0).dtype == DType::kBF16) {
-    const auto given = bf16_ ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
+  TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
+      : shape_(shape), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
+        given_(q.in(0).dtype == DType::kBF16 ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32) {
+    const auto weights = q.in(1).dtype == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
     const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-    packed_ = kernels::pack_product(tile_type(q.in(0).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, given);
-    if (q.in(2).defined() && bf16_ && q.constant(2) != nullptr) bias_ = q.constant(2)->cast(DType::kF32);
+    packed_ = kernels::pack_product(tile_type(q.in(1).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weights);
+    if (q.in(2).defined() && q.in(2).dtype == DType::kBF16) bias_ = q.constant(2)->cast(DType::kF32);
   }
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, given_, threads_); }
   size_t packed_bytes() const override { return packed_.bytes(); }
@@ -45,9 +45,10 @@ class TileKernel final : public Kernel {
     finish.epilogue = epilogue_;
     finish.bias = bias_.defined() ? bias_.data<float>() : c.has_input(2) ? c.input(2).data<float>() : nullptr;
     finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
+    finish.addend_bf16 = c.has_input(3) && c.input(3).dtype() == DType::kBF16;
     finish.y = c.output(0).mutable_raw();
+    finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
     finish.channels = shape_.out_channels;
-    finish.bf16 = bf16_;
     kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(finish), threads_, c.workspace());
   }
 
@@ -56,21 +57,23 @@ class TileKernel final : public Kernel {
   const TileIsa& isa_;
   int threads_;
   kernels::Epilogue epilogue_;
-  bool bf16_;
-  kernels::ActivationType given_ = bf16_ ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32;
+  kernels::ActivationType given_;
   kernels::PackedWeights packed_;
   Tensor bias_;  // widened
 };
 
 // Why no tile takes these operands; empty when one does.
 std::string declines_operands(const KernelQuery& q) {
-  const DType type = q.in(0).dtype;
-  if (type != DType::kF32 && type != DType::kBF16) return "neither f32 nor bf16";
-  for (size_t i = 0; i < q.inputs.size(); ++i)
-    if (q.in(i).defined() && q.in(i).dtype != type) return "operands differ in type";
+  const auto taken = [](const TensorDesc& d) { return !d.defined() || d.dtype == DType::kF32 || d.dtype == DType::kBF16; };
+  const bool narrow = q.in(1).dtype == DType::kBF16;
+  for (size_t i = 0; i < q.inputs.size(); ++i) {
+    if (!taken(q.in(i))) return "neither f32 nor bf16";
+    if (!narrow && q.in(i).dtype == DType::kBF16) return "bf16 with weights in f32";
+  }
+  if (!taken(q.out(0)) || (!narrow && q.out(0).dtype != DType::kF32)) return "result of another type";
   if (q.constant(1) == nullptr) return "weights are not constant";
-  if (type == DType::kBF16 && q.in(2).defined() && q.constant(2) == nullptr) return "bias is not constant";
-  if (kernels::tile_isa(tile_type(type), q.isa) == nullptr) return "no tile for this type";
+  if (q.in(2).defined() && q.in(2).dtype == DType::kBF16 && q.constant(2) == nullptr) return "bias is not constant";
+  if (kernels::tile_isa(tile_type(q.in(1).dtype), q.isa) == nullptr) return "no tile for this type";
   return {};
 }
 
@@ -118,7 +121,7 @@ KernelDef tile_conv() {
   k.in_place = {{3, 0}};
   k.native_halves = true;
   k.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
-    return std::make_unique<TileKernel>(q, nhwc_of(conv_forward_shape(q)), false, epilogue_of(q.node));
+    return std::make_unique<TileKernel>(q, nhwc_of(conv_forward_shape(q)), false);
   };
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     inputs[0] = outputs[0] = Layout::kChannelsLast;
@@ -143,7 +146,7 @@ KernelDef tile_matmul() {
     const bool turned = q.node.attr_int("trans_b", 0) != 0;
     const int64_t depth = q.in(1).dim(turned ? 1 : 0), columns = q.in(1).dim(turned ? 0 : 1);
     const int64_t rows = depth == 0 ? 0 : q.in(0).numel() / depth;
-    return std::make_unique<TileKernel>(q, kernels::matmul_shape(rows, depth, columns), !turned, epilogue_of(q.node));
+    return std::make_unique<TileKernel>(q, kernels::matmul_shape(rows, depth, columns), !turned);
   };
   return k;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libds/base/cpu.h"
 #include "libds/ir/rewriter.h"
 
 namespace ds {
@@ -17,8 +18,13 @@ namespace ds {
 // evaluate_node).
 using Evaluate = std::function<std::vector<Tensor>(const Graph&, NodeId, std::span<const Tensor>)>;
 
+// What products are computed in: f32 exactly, bf16 wherever it can be, or bf16 where it pays (passes/auto_cast.h).
+enum class Precision : uint8_t { kF32, kAuto, kBf16 };
+
 struct PassContext {
   Evaluate evaluate;  // empty: passes that need it do nothing
+  Precision precision = Precision::kF32;
+  Isa isa = Isa::kPortable;  // the graph will run at
 };
 
 struct Pass {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "libds/base/log.h"
+#include "libds/passes/auto_cast.h"
 #include "libds/passes/fuse_activation.h"
 #include "libds/passes/fuse_conv.h"
 #include "libds/passes/fuse_matmul.h"
@@ -22,6 +23,7 @@ constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in
 constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
 constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
+constexpr Pass kAutoCast = {"auto-cast", "products in bf16 where the precision asked for allows it", auto_cast};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
 
 struct Pipeline {
@@ -45,6 +47,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFoldIntoConv,
            &kFuseConv,
            &kFuseMatMul,
+           &kAutoCast,
            &kDeadCode,
        }},
       {"train", {&kDeadCode, &kLower}},
@@ -104,7 +107,7 @@ std::vector<std::string> run_pipeline(Graph& graph, std::string_view name, const
   check_names(options.dump_after);
   const bool verify = options.verify || verify_by_environment();
   std::vector<std::string> changed;
-  PassContext context{options.evaluate};
+  PassContext context{options.evaluate, options.precision, options.isa};
   for (const Pass* pass : pipeline_passes(name)) {
     if (contains(options.disabled, pass->name)) continue;
     with_context([&] { return fmt::format("pass '{}'", pass->name); }, [&] {

@@ -17,6 +17,8 @@ struct PipelineOptions {
   std::vector<std::string> dump_after;  // print the graph after these passes
   bool verify = false;                  // verify_graph after every pass; also on when DS_VERIFY is set and not "0"
   Evaluate evaluate;
+  Precision precision = Precision::kF32;
+  Isa isa = cpu_isa();
   // Where dumps go: (pass, text). Empty: standard error.
   std::function<void(std::string_view, const std::string&)> dump;
 };

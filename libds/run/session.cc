@@ -8,6 +8,16 @@
 
 namespace ds {
 
+PipelineOptions pipeline_options(const SessionOptions& options) {
+  PipelineOptions passes;
+  passes.disabled = options.disabled_passes;
+  passes.dump_after = options.dump_after;
+  passes.evaluate = evaluate_node;
+  passes.precision = options.precision;
+  passes.isa = options.isa;
+  return passes;
+}
+
 Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     : graph_(std::move(graph)), options_(std::move(options)) {
   if (options_.threads == 0) options_.threads = num_threads();
@@ -17,11 +27,7 @@ Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     if (lower_nodes(rw)) graph_ = std::move(rewritten);
     return;
   }
-  PipelineOptions passes;
-  passes.disabled = options_.disabled_passes;
-  passes.dump_after = options_.dump_after;
-  passes.evaluate = evaluate_node;
-  run_pipeline(*rewritten, options_.pipeline, passes);
+  run_pipeline(*rewritten, options_.pipeline, pipeline_options(options_));
   graph_ = std::move(rewritten);
 }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "libds/passes/pipeline.h"
 #include "libds/run/executor.h"
 
 namespace ds {
@@ -24,8 +25,12 @@ struct SessionOptions {
   bool layouts = true;
   Isa isa = cpu_isa();     // most that kernels may use
   size_t cached_plans = 16;
+  Precision precision = Precision::kF32;  // of products, passes/auto_cast.h
   int plan_after = 1;      // a plan is compiled when shapes come for the n-th time; until then, eager
 };
+
+// The options of the pipeline that a session with these options runs.
+PipelineOptions pipeline_options(const SessionOptions& options);
 
 class Session {
  public:

@@ -34,23 +34,16 @@ void PrintTo(const Candidate& candidate, std::ostream* out) { *out << candidate.
 
 std::vector<Candidate> candidates() {
   std::vector<Candidate> all;
-#if __has_include("kernels/tile.cc")
   all.push_back({"portable_f32", TileType::kF32,
                  []() -> const TileIsa& { return portable_tile(TileType::kF32); }, Isa::kPortable});
   all.push_back({"portable_bf16", TileType::kBf16,
                  []() -> const TileIsa& { return portable_tile(TileType::kBf16); }, Isa::kPortable});
   all.push_back({"portable_u8s8", TileType::kU8S8,
                  []() -> const TileIsa& { return portable_tile(TileType::kU8S8); }, Isa::kPortable});
-#endif
 #if defined(__x86_64__)
-#if __has_include("kernels/tile_avx2.cc")
-  all.push_back({"avx2_f32", TileType::kF32, avx2_tile_f32, Isa::kAvx2});
-#endif
-#if __has_include("kernels/tile_avx512.cc")
   all.push_back({"avx512_f32", TileType::kF32, avx512_tile_f32, Isa::kAvx512});
   all.push_back({"avx512_bf16", TileType::kBf16, avx512_tile_bf16, Isa::kVnni});
   all.push_back({"avx512_u8s8", TileType::kU8S8, avx512_tile_u8s8, Isa::kVnni});
-#endif
   all.push_back({"amx_bf16", TileType::kBf16, amx_tile_bf16, Isa::kAmx, true});
   all.push_back({"amx_u8s8", TileType::kU8S8, amx_tile_u8s8, Isa::kAmx, true});
 #endif

@@ -120,9 +120,7 @@ ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, c
     // Rewritten once, so that the instances share what the passes make of the weights.
     SessionOptions session_options;
     auto prepared = std::make_shared<Graph>(*graph_);
-    PipelineOptions passes;
-    passes.evaluate = evaluate_node;
-    run_pipeline(*prepared, session_options.pipeline, passes);
+    run_pipeline(*prepared, session_options.pipeline, pipeline_options(session_options));
     session_options.pipeline.clear();
     session_options.threads = options_.threads;
     for (int i = 0; i < options_.instances; ++i) sessions_.push_back(std::make_unique<Session>(prepared, session_options));

@@ -192,10 +192,7 @@ class Verifier {
       if (report_.bisections.back().first) return;
     }
     auto optimized = std::make_shared<Graph>(*model_);
-    PipelineOptions passes;
-    passes.disabled = options_.session.disabled_passes;
-    passes.evaluate = evaluate_node;
-    if (!options_.session.pipeline.empty()) run_pipeline(*optimized, options_.session.pipeline, passes);
+    if (!options_.session.pipeline.empty()) run_pipeline(*optimized, options_.session.pipeline, pipeline_options(options_.session));
     SessionOptions ready = options_.session;
     ready.pipeline.clear();
     const BisectSide got{optimized, ready, round.inputs}, expected{model_, unoptimized(), round.inputs};

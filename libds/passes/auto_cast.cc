@@ -1,0 +1,130 @@
+#include "libds/passes/auto_cast.h"
+
+#include <cstring>
+
+#include "libds/base/cpu_vendor.h"
+#include "libds/base/log.h"
+
+namespace ds {
+namespace {
+
+// Relative rates of multiply-adds, from the instructions' documented throughput: an AMX tile multiplies 16 times what
+// two AVX-512 ports do in f32, of which memory leaves about half. vdpbf16ps issues every other cycle on Intel's cores
+// (half the f32 rate: measured 0.5 on Sapphire Rapids), at full rate on AMD's Zen 4 and later (twice).
+constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
+constexpr double kLeastGain = 1.2;  // below this f32 stays
+
+// Products of fewer terms are bound by other things than multiplying.
+constexpr int64_t kLeastDepth = 16;
+
+class Caster {
+ public:
+  explicit Caster(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
+
+  bool run() {
+    for (NodeId id : graph_.order())
+      if (graph_.node(id).alive) cast_weights(id);
+    for (NodeId id : graph_.order())
+      if (graph_.node(id).alive) narrow_result(id);
+    return changed_;
+  }
+
+ private:
+  const Tensor* constant(ValueId id) const {
+    if (id == kNone) return nullptr;
+    const bool state = static_cast<size_t>(id) < is_state_.size() && is_state_[static_cast<size_t>(id)];
+    return state ? nullptr : graph_.value(id).constant.get();
+  }
+
+  // Why a product stays in f32; empty when it need not. Null when the node is no product.
+  std::optional<std::string> reason(const Node& n) const {
+    const bool conv = n.is("Conv") || n.is_internal("FusedConv"), product = n.is("MatMul") || n.is_internal("FusedMatMul");
+    if (!conv && !product) return std::nullopt;
+    const Value& x = graph_.value(n.input(0));
+    const Tensor* w = constant(n.input(1));
+    if (x.dtype != DType::kF32) return "not f32";
+    if (w == nullptr || w->dtype() != DType::kF32) return "weights are not constant";
+    if (product) {
+      if (w->rank() != 2 || !x.dims || x.dims->empty()) return "the right operand is no matrix";
+      const bool turned = n.attr_int("trans_b", 0) != 0;
+      return w->dim(turned ? 1 : 0) < kLeastDepth ? "a short sum" : "";
+    }
+    const int64_t groups = n.attr_int("group", 1), per_group = w->dim(1), out = w->dim(0) / groups;
+    if (w->rank() > 4) return "three spatial axes";
+    if (groups > 1 && (per_group < 8 || out < 8)) return "groups of few channels";
+    return w->numel() / w->dim(0) < kLeastDepth ? "a short sum" : "";
+  }
+
+  void cast_weights(NodeId id) {
+    const Node n = graph_.node(id);
+    const auto why = reason(n);
+    if (!why) return;
+    log("precision", "{}: {}", n.label(), why->empty() ? "bf16" : "f32: " + *why);
+    if (!why->empty()) return;
+    const Tensor w = *constant(n.input(1));
+    const Tensor narrow = Tensor::deferred(DType::kBF16, w.shape(), [w](std::byte* to) {
+      const Tensor rounded = w.transient().cast(DType::kBF16);
+      std::memcpy(to, rounded.raw(), rounded.bytes());
+    });
+    std::vector<ValueId> inputs = n.inputs;
+    inputs[1] = rw_.add_constant(graph_.value(n.input(1)).name + "/bf16", narrow);
+    const bool conv = n.is("Conv") || n.is_internal("FusedConv");
+    rw_.insert_before(id);
+    replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), n.attrs);
+  }
+
+  void replace(NodeId id, const char* op, std::vector<ValueId> inputs, Attributes attrs) {
+    const std::string name = graph_.node(id).name;
+    rw_.replace_uses(graph_.node(id).outputs[0], rw_.emit(op, std::move(inputs), std::move(attrs), name));
+    rw_.erase_node(id);
+    changed_ = true;
+  }
+
+  bool is_narrow_conv(NodeId id) const {
+    const Node& n = graph_.node(id);
+    return n.is_internal("FusedConv") && graph_.value(n.input(1)).dtype == DType::kBF16;
+  }
+
+  // A convolution whose result only goes into others as what they multiply or add.
+  void narrow_result(NodeId id) {
+    if (!is_narrow_conv(id)) return;
+    const ValueId y = graph_.node(id).outputs[0];
+    if (graph_.is_output(y) || graph_.value(y).users.empty()) return;
+    for (const State& s : graph_.states())
+      if (s.update == y) return;
+    for (NodeId user : graph_.value(y).users) {
+      if (!is_narrow_conv(user)) return;
+      const Node& n = graph_.node(user);
+      if (n.input(1) == y || n.input(2) == y) return;
+    }
+    const Node n = graph_.node(id);
+    Attributes attrs = n.attrs;
+    attrs["to"] = static_cast<int64_t>(DType::kBF16);
+    rw_.insert_before(id);
+    replace(id, "FusedConv", n.inputs, std::move(attrs));
+  }
+
+  Graph& graph_;
+  Rewriter& rw_;
+  std::vector<char> is_state_;
+  bool changed_ = false;
+};
+
+}  // namespace
+
+double bf16_speed(Isa isa) {
+  if (isa >= Isa::kAmx) return kAmxSpeed;
+  if (isa < Isa::kVnni || !cpu_has_bf16()) return 0;
+  return cpu_vendor() == "AuthenticAMD" ? kAmdDotSpeed : kIntelDotSpeed;
+}
+
+bool auto_cast(Rewriter& rewriter, PassContext& context) {
+  if (context.precision == Precision::kF32) return false;
+  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastGain) {
+    log("precision", "f32: bf16 is {} times as fast at {}", bf16_speed(context.isa), isa_name(context.isa));
+    return false;
+  }
+  return Caster(rewriter).run();
+}
+
+}  // namespace ds
