@@ -22,7 +22,7 @@ void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 
 void add_run(Command& bench) {
   struct Args {
-    std::string model, input, output;
+    std::string model, input, output, precision = "fp32";
     bool no_static = false;
     ds::cli::Common common;
   };
@@ -33,12 +33,14 @@ void add_run(Command& bench) {
   c.positional("MODEL", &args->model, "model to run, - for standard input").file();
   c.option("--input,-i", &args->input, "NPZ", "inputs, keyed by name; - for standard input").required().file();
   c.option("--output,-o", &args->output, "NPZ", "where to write the outputs; - for standard output").required().file();
+  c.choice("--precision", &args->precision, ds::bench::precision_names(), "arithmetic; fp32 is exact");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
   c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet);
   c.example("ds-bench run model.onnx --input x.npz --output y.npz", "Write what the model returns");
   c.body([args](const Command&) {
     ds::SessionOptions options;
     options.static_plan = !args->no_static;
+    ds::bench::apply_precision(args->precision, options);
     ds::run_file(args->model, args->input, args->output, options);
     return 0;
   });

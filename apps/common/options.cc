@@ -276,7 +276,7 @@ OptionRef Command::choice(std::string_view names, std::string* value, std::vecto
 }
 
 OptionRef Command::choices(std::string_view names, std::vector<std::string>* values, std::vector<std::string> words, std::string help) {
-  OptionSpec& spec = add(names, fmt::format("{}", fmt::join(words, "|")), std::move(help));
+  OptionSpec& spec = add(names, fmt::format("{},...", fmt::join(words, "|")), std::move(help));
   spec.list = true;
   spec.default_text = fmt::format("{}", fmt::join(*values, ","));
   spec.choices = std::move(words);

@@ -22,6 +22,12 @@ TEST(RowText, MarkdownCellsCannotEndThemselves) {
   EXPECT_EQ(markdown_table({{"name", "n"}, {"a|b\\c\nd", "1"}}, 1), "| name | n |\n|---|---:|\n| a\\|b\\\\c d | 1 |\n");
 }
 
+TEST(RowText, RatesHaveNoExponent) {
+  EXPECT_EQ(rate_text(1.49812), "1.498");
+  EXPECT_EQ(rate_text(9999.4), "9999");
+  EXPECT_EQ(rate_text(15223.3), "15223");
+}
+
 TEST(RowText, PlainColumnsAlignByCharacters) {
   EXPECT_EQ(plain_table({{"name", "n"}, {"größe", "1"}, {"x", "10"}}, 1), "name    n\ngröße   1\nx      10\n");
 }

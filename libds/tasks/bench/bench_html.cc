@@ -34,9 +34,10 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:6px 12px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}
 th{font-size:12px;color:var(--mut);font-weight:600;white-space:nowrap}
+td:first-child{min-width:150px}
 th.n,td.n{text-align:right;white-space:nowrap}
 .slow{color:var(--bad);font-weight:600}
-svg.chart{display:block;width:100%;height:auto;max-width:900px;margin:0 auto}
+svg.chart{display:block;width:100%;height:auto;max-width:680px;margin:0 auto}
 svg .t{font-size:12px;fill:var(--mut)}
 svg .grid{stroke:var(--line);stroke-width:1}
 svg .axis{stroke:var(--axis);stroke-width:1}
@@ -78,7 +79,7 @@ std::string results(const BenchReport& report) {
     const RowReport& r = report.rows[i];
     std::vector<std::string> cells{
         html_escaped(short_label(report, i)), time_text(r.time.p50), time_text(r.time.p95), time_text(r.time.p99), time_text(r.time.stddev),
-        fmt::format("{:.4g}", static_cast<double>(r.batch) / r.time.p50),
+        rate_text(static_cast<double>(r.batch) / r.time.p50),
         i == 0 ? "reference" : fmt::format("<span title=\"95 % interval {:.3f} to {:.3f}\">{:.3f}x</span>", r.ratio.low, r.ratio.high, r.ratio.speedup),
         r.flops_per_second ? scaled(*r.flops_per_second, "FLOP/s") : "-", r.efficiency ? percent_text(*r.efficiency) : "-", time_text(r.load_seconds),
         time_text(r.compile_seconds), r.vary ? "-" : time_text(r.first_run_seconds),

@@ -42,22 +42,29 @@ Table with_settings(const BenchReport& report, const std::vector<std::string>& h
 
 Table times_table(const BenchReport& report) {
   const bool baseline = any_row(report, [](const RowReport& r) { return r.baseline.has_value(); });
-  std::vector<std::string> headings{"p50", "95 % interval", "p90", "p95", "p99", "min", "mean", "std dev", "samples/s", "speed-up", "95 % interval"};
+  std::vector<std::string> headings{"p50", "95 % interval", "p90", "p95", "p99", "samples/s", "speed-up", "95 % interval"};
   if (baseline) headings.emplace_back("to baseline");
   return with_settings(report, headings, [&](size_t i) {
     const RowReport& r = report.rows[i];
     std::vector<std::string> cells{time_text(r.time.p50), interval_text(r.time.p50_interval), time_text(r.time.p90), time_text(r.time.p95),
-                                   time_text(r.time.p99), time_text(r.time.min), time_text(r.time.mean), time_text(r.time.stddev),
-                                   fmt::format("{:.4g}", static_cast<double>(r.batch) / r.time.p50), fmt::format("{:.3f}x", r.ratio.speedup),
+                                   time_text(r.time.p99), rate_text(static_cast<double>(r.batch) / r.time.p50), fmt::format("{:.3f}x", r.ratio.speedup),
                                    i == 0 ? "reference" : fmt::format("{:.3f}-{:.3f}", r.ratio.low, r.ratio.high)};
     if (baseline) cells.push_back(change_text(r));
     return cells;
   });
 }
 
+Table preparation_table(const BenchReport& report) {
+  return with_settings(report, {"min", "mean", "std dev", "load", "compile", "first run"}, [&](size_t i) {
+    const RowReport& r = report.rows[i];
+    return std::vector<std::string>{time_text(r.time.min), time_text(r.time.mean), time_text(r.time.stddev), time_text(r.load_seconds),
+                                    time_text(r.compile_seconds), r.vary ? "-" : time_text(r.first_run_seconds)};
+  });
+}
+
 Table sizes_table(const BenchReport& report) {
   const bool accuracy = any_row(report, [](const RowReport& r) { return r.top1.has_value(); });
-  std::vector<std::string> headings{"type", "file", "parameters", "compute", "FLOP/s", "efficiency", "load", "compile", "first run", "planned", "measured"};
+  std::vector<std::string> headings{"type", "file", "parameters", "compute", "FLOP/s", "efficiency", "planned", "measured"};
   if (accuracy) headings.emplace_back("top-1");
   return with_settings(report, headings, [&](size_t i) {
     const RowReport& r = report.rows[i];
@@ -66,8 +73,7 @@ Table sizes_table(const BenchReport& report) {
         r.dtype, r.file_bytes > 0 ? scaled(static_cast<double>(r.file_bytes), "B") : "-",
         r.nonzero_parameters == r.parameters ? fmt::format("{}", r.parameters) : fmt::format("{} ({} zero)", r.parameters, percent_text(zero)),
         r.flops ? scaled(static_cast<double>(*r.flops), "FLOP") : "-", r.flops_per_second ? scaled(*r.flops_per_second, "FLOP/s") : "-",
-        r.efficiency ? percent_text(*r.efficiency) : "-", time_text(r.load_seconds), time_text(r.compile_seconds),
-        r.vary ? "-" : time_text(r.first_run_seconds),
+        r.efficiency ? percent_text(*r.efficiency) : "-",
         r.vary ? "-" : r.planned ? scaled(static_cast<double>(r.planned_bytes), "B") : "eager",
         r.vary ? "-" : scaled(static_cast<double>(r.measured_bytes), "B")};
     if (accuracy) cells.push_back(r.top1 ? percent_text(*r.top1, 2) : "-");
@@ -133,7 +139,7 @@ std::string tables(const BenchReport& report, bool markdown, bool profile) {
   std::string out = headline(report) + "\n\n";
   out += table(times_table(report), left) + "\n";
   if (report.rows[0].vary) out += table(vary_table(report), left) + "\n";
-  out += table(sizes_table(report), left);
+  out += table(preparation_table(report), left) + "\n" + table(sizes_table(report), left);
   const RowReport& first = report.rows[0];
   if (first.top1) out += fmt::format("{}top-1 over {} samples\n", markdown ? "\n" : "", first.samples);
   if (!profile) return out;

@@ -85,8 +85,9 @@ std::string distribution_chart(const RowReport& row) {
   std::sort(sorted.begin(), sorted.end());
   const auto n = static_cast<double>(sorted.size());
   const double p99 = row.time.p99, low = sorted.front();
-  // The tail beyond one and a half times the span up to p99 would squeeze everything else.
-  double high = sorted.back() > p99 + 0.5 * (p99 - low) ? p99 + 0.25 * (p99 - low) : sorted.back();
+  // A long tail would squeeze everything else: it ends ten interquartile ranges beyond the third quartile.
+  const double upper = percentile(sorted, 0.75), range = upper - percentile(sorted, 0.25);
+  double high = std::min(sorted.back(), upper + 10 * std::max(range, 1e-3 * upper));
   if (!(high > low)) high = low + std::max(1e-9, low * 0.01);
   const auto bins = static_cast<size_t>(std::clamp(2 * std::sqrt(n), 5.0, 60.0));
   std::vector<int64_t> counts(bins, 0);
@@ -114,7 +115,7 @@ std::string distribution_chart(const RowReport& row) {
                        tail ? "more than " : "from ", time_text(from));
   }
   out += line(x_of(row.time.p50), f.top, x_of(row.time.p50), f.bottom, "class=\"p50\"");
-  out += line(x_of(p99), f.top, x_of(p99), f.bottom, "class=\"p99\"");
+  if (p99 <= high) out += line(x_of(p99), f.top, x_of(p99), f.bottom, "class=\"p99\"");
   std::string points = fmt::format("{:.1f},{:.1f}", f.left, f.bottom);
   const size_t stride = std::max<size_t>(1, sorted.size() / 500);  // more would not show
   for (size_t i = 0; i < sorted.size() && sorted[i] <= high; i += stride)
@@ -125,7 +126,7 @@ std::string distribution_chart(const RowReport& row) {
 
 std::string roofline_chart(const Profile& profile, const Peaks& peaks, const std::function<std::string(const std::string& op)>& colour) {
   constexpr double kHeight = 400;
-  const Frame f{78, 12, kWidth - 16, kHeight - 46};
+  const Frame f{92, 12, kWidth - 16, kHeight - 46};
   struct Point {
     const ProfileStep* step;
     double intensity, speed;

@@ -13,7 +13,7 @@ namespace ds::bench {
 std::vector<double> round_ticks(double low, double high, int count);
 
 // Histogram of times with their cumulative distribution over it, median and 99th percentile marked. Times far
-// beyond the 99th percentile share the last bar.
+// beyond the third quartile share the last bar.
 std::string distribution_chart(const RowReport& row);
 
 // FLOP/s over FLOPs per byte, both in decades: the measured roofs, and a circle for each step with arithmetic, its

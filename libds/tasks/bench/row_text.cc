@@ -34,6 +34,8 @@ std::string scaled(double x, const char* unit) {
   return i == 0 ? fmt::format("{:.0f} {}", x, unit) : fmt::format("{:.3g} {}{}", x, kPrefixes[i], unit);
 }
 
+std::string rate_text(double per_second) { return per_second < 9999.5 ? fmt::format("{:.4g}", per_second) : fmt::format("{:.0f}", per_second); }
+
 std::string percent_text(double part, int digits) { return fmt::format("{:.{}f} %", 100 * part, digits); }
 
 std::string row_label(const RowReport& row) {

@@ -14,6 +14,8 @@ inline constexpr const char* kSchema = "ds-bench/2";
 std::string time_text(double seconds);
 // "25.6 MFLOP".
 std::string scaled(double x, const char* unit);
+// "1.498", "15223": four digits, or all before the point.
+std::string rate_text(double per_second);
 std::string percent_text(double part, int digits = 1);
 
 // "m.onnx (2 threads, x:8x3x224x224)": what tells a row from all others.
