@@ -71,6 +71,10 @@ class Judge:
     def peer(self, kind, model, precision="f32", path=None, label=None):
         return Peer(kind, model, self.options.threads, precision, path, label)
 
+    def begin(self, row):
+        say(f"{row.goal} {row.model} {row.mode}")
+        self.rows.append(row)
+
     def runs_for(self, contender):
         """(runs that fill a burst, the burst that told)"""
         burst = contender.burst(5)
@@ -95,8 +99,7 @@ class Judge:
 
     def compare(self, row, ds, peers, pick=lambda burst: burst.seconds, single=False):
         """`peers`: {name: contender or Unavailable}. Rounds run every contender in turn, in changing order."""
-        say(f"{row.goal} {row.model} {row.mode}")
-        self.rows.append(row)
+        self.begin(row)
         try:
             runs = {"ds": 1 if single else self.runs_for(ds)[0]}
         except Unavailable as why:
@@ -131,7 +134,11 @@ class Judge:
         """Everybody's output against onnxruntime's in f32."""
         if row.unavailable:
             return
-        expected = self.peer("ort", self.models[row.model]).outputs()
+        try:
+            expected = self.peer("ort", self.models[row.model]).outputs()
+        except Unavailable as why:
+            row.notes.append(f"outputs of onnxruntime f32: {why}")
+            return
         for name, contender in contenders.items():
             if isinstance(contender, Unavailable) or "unavailable" in row.peers.get(name, {}):
                 continue
@@ -192,8 +199,7 @@ class Judge:
         """`flags` for ds and `shapes` for the peers say the same; `checked`: sizes at which a repeat is held against static."""
         model = self.models[name]
         row = Row(goal, name, f"{len(shapes)} new shapes, mean", [Target("onnxruntime f32", 1.0), Target("static", 0.97)])
-        say(f"{row.goal} {row.model} {row.mode}")
-        self.rows.append(row)
+        self.begin(row)
         ds, peers = self.ds(model), {"onnxruntime f32": self.peer("ort", model), "OpenVINO f32": self.peer("openvino", model)}
         taken = {"ds": [], **{p: [] for p in peers}}
         repeats, statics, mean = [], [], statistics.fmean
@@ -346,10 +352,11 @@ def main():
         judge.measure()
     except KeyboardInterrupt:
         say("interrupted; what was measured so far follows")
-    if judge.rows:
-        write_json(judge)
-        print(markdown(judge))
-        say(f"wrote {OUT.relative_to(models.ROOT)}")
+    finally:  # minutes of measuring are not thrown away with an error
+        if judge.rows:
+            write_json(judge)
+            print(markdown(judge), flush=True)
+            say(f"wrote {OUT.relative_to(models.ROOT)}")
 
 
 if __name__ == "__main__":

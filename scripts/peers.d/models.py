@@ -47,15 +47,16 @@ class Model:
         overrides.write_text(json.dumps(self.dims()))
 
     def dims(self):
-        """Sizes of the named open dimensions at the feed's shapes."""
-        sizes = {}
+        """Sizes of the named open dimensions at the feed's shapes. Some exporters call all that are open the same; such
+        a name has no size."""
+        sizes, ambiguous = {}, set()
         for value in onnx.load(self.path, load_external_data=False).graph.input:
             if value.name not in self.feed:
                 continue
             for dim, size in zip(value.type.tensor_type.shape.dim, self.feed[value.name].shape):
-                if dim.dim_param:
-                    sizes[dim.dim_param] = size
-        return sizes
+                if dim.dim_param and sizes.setdefault(dim.dim_param, size) != size:
+                    ambiguous.add(dim.dim_param)
+        return {name: size for name, size in sizes.items() if name not in ambiguous}
 
     def same_batch(self):
         """Whether every input has its samples along the first axis, so that a data set can hold them."""
