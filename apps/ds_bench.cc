@@ -147,7 +147,7 @@ constexpr const char* kTimingDescription =
     "parameters, FLOPs (a multiply-add counts as two), their part of the peak measured on this machine, the time to load the file, to "
     "compile it and of the first run, planned memory, and the growth of resident memory over the loaded, idle process. With labelled "
     "data also the accuracy over all of it.\n\n"
-    "Without --data the inputs are random numbers, the same for equal seeds; symbolic dimensions that are not given are 1.\n\n"
+    "Without --data and --input the inputs are random numbers, the same for equal seeds; symbolic dimensions that are not given are 1.\n\n"
     "--vary walks through the sizes of a dimension instead of repeating one: DIM:FROM-TO, or DIM:FROM-TO/STEP, where DIM is a symbolic "
     "dimension or INPUT[AXIS]. Dimensions given by several --vary advance together. At each size, the first run (which plans) is "
     "timed, then --iterations runs (by default 3) of the same size; after all sizes each is returned to once. The times of the table are those of the first runs.\n\n"
@@ -205,6 +205,7 @@ void add_timing(Command& c) {
   c.positional("MODEL", &o.models, "models to time; the first is the reference").file();
   c.group("Inputs");
   c.option("--data", &o.data, "DATA", "data set: x.npz, images,labels (npy or IDX, .gz or not), table.csv").file();
+  c.option("--input,-i", &o.input, "NPZ", "the very inputs of a run, keyed by name").file();
   c.option("--label-key", &o.label_key, "KEY", "name of the labels in the data set");
   c.option("--shape", &o.shapes, "NAME:SHAPE", kShapeHelp);
   c.option("--vary", &o.vary, "DIM:FROM-TO", "run at each size of a dimension instead of repeating one");

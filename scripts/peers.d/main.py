@@ -257,14 +257,16 @@ class Judge:
             for name in ("resnet50", "bert_base"):
                 self.creation("I6", name)
         if self.wanted("I7"):
-            widths = range(97, 297)
-            self.new_shapes("I7", "ppocr_rec", ["--shape", "x:[1,3,48,97]", "--vary", "x[3]:97-296"], [{"x": [1, 3, 48, w]} for w in widths], [3, 83, 183])
+            count = 40 if self.options.quick else 200
+            checked = [count // 60, count // 2, count - 10]
+            self.new_shapes("I7", "ppocr_rec", ["--shape", "x:[1,3,48,97]", "--vary", f"x[3]:97-{96 + count}"],
+                            [{"x": [1, 3, 48, w]} for w in range(97, 97 + count)], checked)
             steps = []
-            for past in range(1, 201):
+            for past in range(1, 1 + count):
                 kv = {n: [1, 6, past, 64] for n in self.models["gpt2_small"].feed if n.startswith("past.")}
                 steps.append({"attention_mask": [1, past + 1], **kv})
-            flags = ["--shape", "batch:1", "--shape", "new:1", "--vary", "past:1-200", "--vary", "total:2-201"]
-            self.new_shapes("I7", "gpt2_small", flags, steps, [20, 100, 180])
+            flags = ["--shape", "batch:1", "--shape", "new:1", "--vary", f"past:1-{count}", "--vary", f"total:2-{1 + count}"]
+            self.new_shapes("I7", "gpt2_small", flags, steps, checked)
 
 
 # --- the report ---
@@ -330,7 +332,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="scripts/peers", description="Speed and accuracy of ds beside onnxruntime and OpenVINO.")
     goals = [f"I{i}" for i in range(1, 8)]
     parser.add_argument("--only", type=lambda s: s.split(","), default=[], metavar="I1,I5", help="these goals alone")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of short bursts")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of short bursts, and 40 new shapes instead of 200")
     parser.add_argument("--rounds", type=int, metavar="N", help="alternating rounds (9)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="threads of everybody (all)")
     parser.add_argument("--bin", type=pathlib.Path, default=models.ROOT / "build/release/bin", metavar="DIR", help="where ds-bench is")

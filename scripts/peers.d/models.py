@@ -58,11 +58,6 @@ class Model:
                     ambiguous.add(dim.dim_param)
         return {name: size for name, size in sizes.items() if name not in ambiguous}
 
-    def same_batch(self):
-        """Whether every input has its samples along the first axis, so that a data set can hold them."""
-        firsts = {a.shape[0] if a.ndim else None for a in self.feed.values()}
-        return len(firsts) == 1 and None not in firsts
-
 
 def made(path, write):
     """Makes the file unless it is there; never leaves half of one."""

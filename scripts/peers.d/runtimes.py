@@ -43,16 +43,8 @@ class Ds:
         self.path = path or model.path
         self.flags = ["--threads", threads, "--precision", precision]
 
-    def inputs(self):
-        if self.model.same_batch():
-            return ["--data", self.model.feed_path, "--batch", next(iter(self.model.feed.values())).shape[0]]
-        out = []
-        for name, a in self.model.feed.items():
-            out += ["--shape", f"{name}:[{','.join(map(str, a.shape))}]"]
-        return out
-
     def burst(self, runs):
-        text = call([self.bench, self.path, *self.flags, *self.inputs(), "--iterations", runs, "--format", "json", "--quiet"], "ds-bench")
+        text = call([self.bench, self.path, *self.flags, "--input", self.model.feed_path, "--iterations", runs, "--format", "json", "--quiet"], "ds-bench")
         row = json.loads(text)["rows"][0]
         return Burst(row["latency_seconds"]["p50"], row["load_seconds"] + row["compile_seconds"],
                      {"efficiency": row["ds_compute_efficiency"], "version": json.loads(text)["version"]})

@@ -240,6 +240,25 @@ TEST_F(Bench, AccuracyOverLabelledData) {
   EXPECT_THROW(run_bench(both), Error);
 }
 
+TEST_F(Bench, InputsFromAFileAreTakenAsTheyAre) {
+  const std::string file = folder / "in.npz";
+  write_npz(file, {{"x", Tensor::zeros(DType::kF32, {5, 4})}});
+  BenchOptions o = options({model});
+  o.input = file;
+  const BenchReport report = run_bench(o);
+  EXPECT_EQ(report.rows[0].inputs[0].second, (Shape{5, 4}));
+  EXPECT_EQ(report.data, file);
+  EXPECT_FALSE(report.random_inputs);
+  EXPECT_EQ(notes, "");
+  EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
+  write_npz(file, {{"y", Tensor::zeros(DType::kF32, {5, 4})}});
+  EXPECT_THROW(run_bench(o), Error);
+  write_npz(file, {{"x", Tensor::zeros(DType::kF32, {5, 3})}});
+  EXPECT_THROW(run_bench(o), Error);
+  o.batches = {2};
+  EXPECT_THROW(run_bench(o), Error);
+}
+
 TEST_F(Bench, JsonFollowsItsSchemaAndTheSchemaRejects) {
   BenchOptions o = options({model, model});
   json report = json::parse(bench_json(run_bench(o)));

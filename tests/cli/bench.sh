@@ -39,6 +39,9 @@ cmp -s "$work/out" saved.json || complain "--output differs from --format json"
 expect_status 0 "$bench" m.onnx --vary batch:1-4 "${few[@]}"
 grep -q '4 (batch:1-4)' <<< "$out" || complain "--vary says: $out"
 
+expect_error 64 "--input is of one shape" "$bench" m.onnx --input x.npz --batch 2
+expect_error 66 "x.npz" "$bench" m.onnx --input x.npz --quiet
+
 expect_status 0 "$bench" m.onnx --html page.html "${few[@]}"
 [[ $(head -c 15 page.html) == '<!DOCTYPE html>' ]] || complain "the page begins with: $(head -c 40 page.html)"
 expect_status 0 "$bench" m.onnx --html - "${few[@]}"

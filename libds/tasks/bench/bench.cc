@@ -13,8 +13,10 @@
 #include "libds/base/parallel.h"
 #include "libds/base/process.h"
 #include "libds/data/dataset.h"
+#include "libds/data/npz.h"
 #include "libds/eval/evaluate.h"
 #include "libds/ir/onnx_import.h"
+#include "libds/run/executor.h"
 #include "libds/run/model_cost.h"
 #include "libds/run/peak.h"
 #include "libds/run/random_inputs.h"
@@ -58,6 +60,7 @@ struct Setup {
   const BenchOptions& options;
   std::vector<Vary> vary;
   std::shared_ptr<const Dataset> dataset;
+  NamedTensors arrays;  // of --input
   std::function<void(const std::string&)> note;  // says each line once, however many rows have it
 };
 
@@ -86,6 +89,14 @@ void make_inputs(Contender& c, RowReport& report, const Setup& setup) {
     }
     if (batch > feed.size()) bad_data("a batch of {} is more than the {} samples of {}", batch, feed.size(), setup.dataset->name());
     c.inputs = feed.range(0, batch).inputs;
+  } else if (!options.input.empty()) {
+    for (ValueId id : graph.inputs()) {
+      const std::string& name = graph.value(id).name;
+      const auto at = std::find_if(setup.arrays.begin(), setup.arrays.end(), [&](const auto& named) { return named.first == name; });
+      if (at == setup.arrays.end()) bad_data("{} has no array for input '{}'", options.input, name);
+      c.inputs.push_back(at->second);
+    }
+    check_inputs(graph, c.inputs);
   } else {
     const size_t steps = setup.vary.empty() ? 1 : setup.vary[0].sizes.size();
     for (size_t step = 0; step < steps; ++step)
@@ -265,6 +276,8 @@ void describe_machine(BenchReport& report) {
 
 void check(const BenchOptions& options) {
   if (options.models.empty()) fail(ExitCode::kUsage, "no model to time");
+  if (!options.input.empty() && (!options.data.empty() || !options.shapes.empty() || !options.vary.empty() || !options.batches.empty()))
+    fail(ExitCode::kUsage, "--input is of one shape: --data, --shape, --vary and --batch do not go with it");
   if (!options.data.empty() && !options.shapes.empty()) fail(ExitCode::kUsage, "--shape is for random inputs; with --data the data decides");
   if (!options.data.empty() && !options.vary.empty()) fail(ExitCode::kUsage, "--vary is for random inputs; with --data the data decides");
   if (options.profile && !options.vary.empty()) fail(ExitCode::kUsage, "--profile is of one shape and does not go with --vary");
@@ -285,7 +298,7 @@ const Peaks& BenchReport::peaks_of(int threads) const {
 
 BenchReport run_bench(const BenchOptions& options) {
   check(options);
-  Setup setup{options, parse_varies(options.vary), nullptr, nullptr};
+  Setup setup{options, parse_varies(options.vary), nullptr, {}, nullptr};
   std::set<std::string> said;
   if (options.note)
     setup.note = [&](const std::string& line) {
@@ -295,12 +308,14 @@ BenchReport run_bench(const BenchOptions& options) {
   describe_machine(report);
   report.seed = options.seed;
   report.static_plan = options.static_plan;
-  report.data = options.data;
-  report.random_inputs = options.data.empty();
+  report.data = options.input.empty() ? options.data : options.input;
+  report.random_inputs = report.data.empty();
   if (!options.data.empty()) {
     DatasetOptions dataset_options;
     dataset_options.label_key = options.label_key;
     setup.dataset = open_dataset(options.data, dataset_options);
+  } else if (!options.input.empty()) {
+    setup.arrays = read_npz(options.input);
   } else if (options.note) {
     options.note(fmt::format("no --data: inputs are random numbers (seed {})", options.seed));
   }

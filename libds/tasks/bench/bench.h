@@ -22,6 +22,7 @@ struct BenchOptions {
   std::vector<std::string> models;
   std::string data;                 // dataset for inputs and accuracy; empty: random inputs
   std::string label_key;            // see data/dataset.h
+  std::string input;                // an .npz file of the very inputs of a run, keyed by name
   std::vector<std::string> shapes;  // see run/input_shapes.h
   // The sweep: rows are the cross product of models and these.
   std::vector<std::string> precisions = {"fp32"};
