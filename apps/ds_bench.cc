@@ -4,7 +4,9 @@
 
 #include "apps/common/options.h"
 #include "libds/base/file.h"
+#include "libds/tasks/bench/baseline.h"
 #include "libds/tasks/bench/bench.h"
+#include "libds/tasks/bench/sweep.h"
 #include "libds/tasks/inspect/inspect.h"
 #include "libds/tasks/inspect/ops_page.h"
 #include "libds/tasks/verify/run_model.h"
@@ -20,7 +22,7 @@ void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 
 void add_run(Command& bench) {
   struct Args {
-    std::string model, input, output;
+    std::string model, input, output, precision = "fp32";
     bool no_static = false;
     ds::cli::Common common;
   };
@@ -31,12 +33,14 @@ void add_run(Command& bench) {
   c.positional("MODEL", &args->model, "model to run, - for standard input").file();
   c.option("--input,-i", &args->input, "NPZ", "inputs, keyed by name; - for standard input").required().file();
   c.option("--output,-o", &args->output, "NPZ", "where to write the outputs; - for standard output").required().file();
+  c.choice("--precision", &args->precision, ds::bench::precision_names(), "arithmetic; fp32 is exact");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
   c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet);
   c.example("ds-bench run model.onnx --input x.npz --output y.npz", "Write what the model returns");
   c.body([args](const Command&) {
     ds::SessionOptions options;
     options.static_plan = !args->no_static;
+    ds::bench::apply_precision(args->precision, options);
     ds::run_file(args->model, args->input, args->output, options);
     return 0;
   });
@@ -136,54 +140,107 @@ void add_ops(Command& bench) {
 }
 
 constexpr const char* kTimingDescription =
-    "Times one or more ONNX models side by side: all of them are loaded, then each round runs every model once, in changing "
-    "order, so that whatever disturbs the machine disturbs them alike. Prints percentiles of the times, the speed-up against "
-    "the first model (median of the ratios within rounds, with its 95 % bootstrap interval), file size, parameters, FLOPs (a "
-    "multiply-add counts as two), their part of the peak measured on this machine, planned memory, and the growth of resident "
-    "memory over the loaded, idle process. With labelled data also the accuracy over all of it.\n\n"
-    "Without --data the inputs are random numbers, the same for equal seeds; symbolic dimensions that are not given are 1.";
+    "Times one or more ONNX models side by side. Each model at each --precision, number of --threads and --batch is a row. All rows "
+    "are loaded and planned, then each round runs every row once, in changing order, so that whatever disturbs the machine disturbs "
+    "them alike. Prints for each row the percentiles of its times with the 95 % confidence interval of the median (from order statistics), the speed-up "
+    "in samples per second against the first row (median of the ratios within rounds, with its 95 % bootstrap interval), file size, "
+    "parameters, FLOPs (a multiply-add counts as two), their part of the peak measured on this machine, the time to load the file, to "
+    "compile it and of the first run, planned memory, and the growth of resident memory over the loaded, idle process. With labelled "
+    "data also the accuracy over all of it.\n\n"
+    "Without --data and --input the inputs are random numbers, the same for equal seeds; symbolic dimensions that are not given are 1.\n\n"
+    "--vary walks through the sizes of a dimension instead of repeating one: DIM:FROM-TO, or DIM:FROM-TO/STEP, where DIM is a symbolic "
+    "dimension or INPUT[AXIS]. Dimensions given by several --vary advance together. At each size, the first run (which plans) is "
+    "timed, then --iterations runs (by default 3) of the same size; after all sizes each is returned to once. The times of the table are those of the first runs.\n\n"
+    "--profile adds where the time of a run goes: per operator and for the steps that take longest, with the kernel chosen and the part "
+    "of what the roofline allows, min(peak of arithmetic, FLOPs / bytes x peak of memory), both peaks measured on this machine. Steps "
+    "whose operands lie in caches may exceed it.\n\n"
+    "--baseline compares with what an earlier run wrote by --output or --format json, row by row (same file name, input shapes, threads and "
+    "precision). A row has regressed when its median is slower by more than --max-regression and the 95 % intervals of both medians "
+    "lie apart; then the exit code is 1. A row that the baseline does not have is warned about.";
+
+struct TimingArgs {
+  ds::bench::BenchOptions bench;
+  std::string output, html, baseline, max_regression = "5%";
+  ds::bench::Format format = ds::bench::Format::kTable;
+  bool no_static = false;
+  ds::cli::Common common;
+};
+
+int run_timing(const Command& c, TimingArgs& a) {
+  if (c.given("max-regression") && a.baseline.empty()) ds::cli::usage_error("--max-regression needs a --baseline");
+  if (a.common.json && c.given("format") && a.format != ds::bench::Format::kJson) ds::cli::usage_error("--json and another --format");
+  if (a.output == "-" && a.html == "-") ds::cli::usage_error("--output and --html cannot both be standard output");
+  const double limit = ds::bench::parse_percent(a.max_regression, "--max-regression");
+  // Before minutes of timing rather than after them.
+  std::optional<ds::bench::Baseline> baseline;
+  if (!a.baseline.empty()) baseline = ds::bench::read_baseline(a.baseline);
+  for (const std::string& path : {a.output, a.html})
+    if (!path.empty()) ds::check_writable(path);
+
+  a.bench.seed = a.common.seed;
+  a.bench.static_plan = !a.no_static;
+  const auto say = [](const std::string& line) { std::fprintf(stderr, "ds-bench: %s\n", line.c_str()); };
+  if (!a.common.quiet) a.bench.note = say;
+  const bool print_profile = a.bench.profile;
+  a.bench.profile |= !a.html.empty() && a.bench.vary.empty();
+  ds::bench::BenchReport report = ds::bench::run_bench(a.bench);
+  std::vector<std::string> regressed;
+  if (baseline) {
+    for (const std::string& warning : ds::bench::compare_with_baseline(report, *baseline, limit))
+      if (!a.common.quiet) say("warning: " + warning);
+    regressed = ds::bench::regressions(report, *baseline, limit);
+  }
+  if (!a.output.empty()) ds::write_file_atomic(a.output, ds::bench::bench_json(report));
+  if (!a.html.empty()) ds::write_file_atomic(a.html, ds::bench::bench_html(report));
+  if (a.output != "-" && a.html != "-")
+    print(ds::bench::bench_output(report, a.common.json ? ds::bench::Format::kJson : a.format, print_profile));
+  for (const std::string& line : regressed) say(line);
+  return static_cast<int>(regressed.empty() ? ds::ExitCode::kOk : ds::ExitCode::kGateFailed);
+}
 
 void add_timing(Command& c) {
-  struct Args {
-    ds::bench::BenchOptions bench;
-    std::string output;
-    bool no_static = false;
-    ds::cli::Common common;
-  };
-  auto args = std::make_shared<Args>();
-  c.positional("MODEL", &args->bench.models, "models to time; the first is the reference").file();
+  auto args = std::make_shared<TimingArgs>();
+  ds::bench::BenchOptions& o = args->bench;
+  o.threads = {0};
+  c.positional("MODEL", &o.models, "models to time; the first is the reference").file();
   c.group("Inputs");
-  c.option("--data", &args->bench.data, "DATA", "data set: x.npz, images,labels (npy or IDX, .gz or not), table.csv").file();
-  c.option("--label-key", &args->bench.label_key, "KEY", "name of the labels in the data set");
-  c.option("--batch", &args->bench.batch, "N", "size of an open first axis").range(1, 1 << 24).default_text("1");
-  c.option("--shape", &args->bench.shapes, "NAME:SHAPE", kShapeHelp);
+  c.option("--data", &o.data, "DATA", "data set: x.npz, images,labels (npy or IDX, .gz or not), table.csv").file();
+  c.option("--input,-i", &o.input, "NPZ", "the very inputs of a run, keyed by name").file();
+  c.option("--label-key", &o.label_key, "KEY", "name of the labels in the data set");
+  c.option("--shape", &o.shapes, "NAME:SHAPE", kShapeHelp);
+  c.option("--vary", &o.vary, "DIM:FROM-TO", "run at each size of a dimension instead of repeating one");
+  c.group("Rows");
+  c.option("--batch", &o.batches, "N,...", "sizes of an open first axis").range(1, 1 << 24).default_text("1");
+  c.option("--threads", &o.threads, "N,...", "CPU threads to use").range(0, 1024).default_text("all");
+  c.choices("--precision", &o.precisions, ds::bench::precision_names(), "arithmetic; fp32 is exact");
   c.group("Timing");
-  c.option("--iterations", &args->bench.iterations, "N", "rounds to time").range(1, 1e6).default_text("as --duration allows");
-  c.option("--duration", &args->bench.duration, "S", "seconds to time each model").range(0, 86400);
-  c.option("--warmup", &args->bench.warmup, "N", "untimed runs of each model").range(0, 1e6);
+  c.option("--iterations", &o.iterations, "N", "rounds to time").range(1, 1e6).default_text("as --duration allows");
+  c.option("--duration", &o.duration, "S", "seconds to time each row").range(0, 86400);
+  c.option("--warmup", &o.warmup, "N", "untimed runs of each row").range(0, 1e6);
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
   c.group("Result");
-  c.option("--output,-o", &args->output, "FILE", "also write the result there, as JSON").file();
-  c.common(&args->common, ds::cli::kThreads | ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kJson);
+  c.flag("--profile", &o.profile, "also say where the time goes");
+  c.choice<ds::bench::Format>("--format", &args->format,
+                              {{"table", ds::bench::Format::kTable}, {"json", ds::bench::Format::kJson},
+                               {"csv", ds::bench::Format::kCsv}, {"md", ds::bench::Format::kMarkdown}},
+                              "how to print the result");
+  c.option("--output,-o", &args->output, "FILE", "also write the result there, as JSON; - for standard output, and nothing else there").file();
+  c.option("--html", &args->html, "FILE", "also write a page with charts; - for standard output, and nothing else there").file();
+  c.option("--baseline", &args->baseline, "FILE", "earlier result to compare with, in JSON").file();
+  c.option("--max-regression", &args->max_regression, "PERCENT", "how much slower than the baseline is a failure");
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kJson);
   c.example("ds-bench a.onnx b.onnx --batch 8", "Compare two models on random inputs");
   c.example("ds-bench model.onnx --data images.gz,labels.gz --batch 64 --json", "Time and accuracy, as JSON");
-  c.body([args](const Command&) {
-    args->bench.threads = args->common.threads;
-    args->bench.seed = args->common.seed;
-    args->bench.static_plan = !args->no_static;
-    if (!args->common.quiet) args->bench.note = [](const std::string& line) { std::fprintf(stderr, "ds-bench: %s\n", line.c_str()); };
-    const ds::bench::BenchReport report = ds::bench::run_bench(args->bench);
-    const std::string json = ds::bench::bench_json(report);
-    if (!args->output.empty()) ds::write_file_atomic(args->output, json);
-    print(args->common.json ? json : ds::bench::bench_text(report));
-    return 0;
-  });
+  c.example("ds-bench model.onnx --batch 1,8,32 --threads 1,2 --html report.html", "Six rows, and a page with charts");
+  c.example("ds-bench model.onnx --baseline main.json --max-regression 3%", "A gate for continuous integration");
+  c.example("ds-bench decoder.onnx --vary past:1-200 --vary total:2-201", "What each new shape costs");
+  c.body([args](const Command& command) { return run_timing(command, *args); });
 }
 
 Command make_command() {
   Command c("ds-bench", "time, run, verify and inspect ONNX models", kTimingDescription);
   add_timing(c);
-  c.exit_status(ds::ExitCode::kGateFailed, "verify: an output differs from its reference.");
+  c.exit_status(ds::ExitCode::kGateFailed, "verify: an output differs from its reference; --baseline: a row has become slower.");
   add_run(c);
   add_verify(c);
   add_inspect(c);

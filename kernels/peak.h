@@ -5,6 +5,7 @@
 // Single-threaded. The _avx2 and _avx512 ones need that instruction set (vnni: AVX512-VNNI).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace ds::kernels {
@@ -16,5 +17,9 @@ int64_t peak_f32_avx512(int64_t rounds, float* sink);
 int64_t peak_s8_portable(int64_t rounds, float* sink);
 int64_t peak_s8_avx2(int64_t rounds, float* sink);
 int64_t peak_s8_vnni_avx512(int64_t rounds, float* sink);
+
+// Reads `bytes` bytes (a multiple of 64, at an address aligned to 8) as fast as loads go, and returns their sum as
+// 64-bit words, so that the reading cannot be left out.
+int64_t read_bytes(const std::byte* src, int64_t bytes);
 
 }  // namespace ds::kernels

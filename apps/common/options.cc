@@ -275,6 +275,28 @@ OptionRef Command::choice(std::string_view names, std::string* value, std::vecto
   return OptionRef(spec);
 }
 
+OptionRef Command::choices(std::string_view names, std::vector<std::string>* values, std::vector<std::string> words, std::string help) {
+  OptionSpec& spec = add(names, fmt::format("{},...", fmt::join(words, "|")), std::move(help));
+  spec.list = true;
+  spec.default_text = fmt::format("{}", fmt::join(*values, ","));
+  spec.choices = std::move(words);
+  spec.assign = [&spec, values](std::span<const std::string> given) -> std::string {
+    std::vector<std::string> chosen;
+    for (const std::string& text : given) {
+      for (size_t begin = 0; begin <= text.size();) {
+        const size_t end = std::min(text.find(',', begin), text.size());
+        chosen.push_back(text.substr(begin, end - begin));
+        if (std::find(spec.choices.begin(), spec.choices.end(), chosen.back()) == spec.choices.end())
+          return fmt::format("'{}' is not one of {}", chosen.back(), fmt::join(spec.choices, ", "));
+        begin = end + 1;
+      }
+    }
+    *values = std::move(chosen);
+    return {};
+  };
+  return OptionRef(spec);
+}
+
 void Command::common(Common* values, unsigned which) {
   common_ = values;
   common_flags_ = which;

@@ -135,6 +135,8 @@ class Command {
   OptionRef flag(std::string_view names, bool* value, std::string help);
   // One word of a fixed set.
   OptionRef choice(std::string_view names, std::string* value, std::vector<std::string> words, std::string help);
+  // Words of a fixed set: commas and repetition both work.
+  OptionRef choices(std::string_view names, std::vector<std::string>* values, std::vector<std::string> words, std::string help);
   template <typename Enum>
   OptionRef choice(std::string_view names, Enum* value, std::vector<std::pair<std::string, Enum>> words, std::string help);
 

@@ -5,9 +5,11 @@
 #include <chrono>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "kernels/peak.h"
 #include "libds/base/cpu.h"
+#include "libds/base/error.h"
 #include "libds/base/parallel.h"
 
 namespace ds {
@@ -38,7 +40,7 @@ double measure(Loop loop, int threads) {
   const int threads_before = num_threads();
   set_num_threads(threads);
   double best = 0;
-  for (int attempt = 0; attempt < 4; ++attempt) {
+  for (int attempt = 0; attempt < 10; ++attempt) {
     std::atomic<int64_t> operations{0};
     const double start = now_seconds();
     parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
@@ -63,6 +65,32 @@ double peak_flops(DType dtype, int threads) {
   std::lock_guard lock(mutex);
   double& peak = known[{is_int8, threads}];
   if (peak == 0) peak = measure(loop_for(is_int8), threads);
+  return peak;
+}
+
+double peak_bandwidth(int threads) {
+  static std::mutex mutex;
+  static std::map<int, double> known;
+  threads = std::max(1, threads);
+  std::lock_guard lock(mutex);
+  double& peak = known[threads];
+  if (peak != 0) return peak;
+  constexpr int64_t kBlock = 1 << 16, kBlocks = (512 << 20) / kBlock;
+  std::vector<std::byte> buffer(static_cast<size_t>(kBlock * kBlocks), std::byte{1});
+  const int threads_before = num_threads();
+  set_num_threads(threads);
+  std::atomic<int64_t> sink{0};
+  for (int pass = 0; pass < 8; ++pass) {
+    const double start = now_seconds();
+    parallel_for(kBlocks, 1, [&](int64_t begin, int64_t end) {
+      int64_t sum = 0;
+      for (int64_t b = begin; b < end; ++b) sum += kernels::read_bytes(buffer.data() + b * kBlock, kBlock);
+      sink += sum;
+    });
+    peak = std::max(peak, static_cast<double>(buffer.size()) / (now_seconds() - start));
+  }
+  set_num_threads(threads_before);
+  DS_CHECK(sink != 0);  // so that nothing above is left out as unused
   return peak;
 }
 

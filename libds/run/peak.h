@@ -1,4 +1,5 @@
-// How fast this machine can compute at most: the yardstick of `ds_compute_efficiency`.
+// How fast this machine can compute and read memory at most: the yardstick of `ds_compute_efficiency` and of the
+// roofline (Williams, Waterman, Patterson 2009).
 //
 // Measured by a short register-only loop of multiply-adds (kernels/peak.h) at the instruction set in
 // force, on all `threads` at once, best of several tries; kept for the life of the process.
@@ -10,8 +11,13 @@
 namespace ds {
 
 // Operations per second (a multiply-add is two) of `threads` threads at `dtype`: kI8 and kU8 measure
-// 8-bit dot products, every other type f32. The first call for a pair takes about 30 ms.
+// 8-bit dot products, every other type f32. The first call for a pair takes about 50 ms.
 double peak_flops(DType dtype, int threads);
+
+// Bytes per second that `threads` threads together can read from memory: sums over a buffer that no cache of
+// theirs holds whole, best of several passes; kept for the life of the process. The first call takes about half a second
+// and 512 MiB for that time.
+double peak_bandwidth(int threads);
 
 // The type most of the model's arithmetic is done in: kI8 when it is quantized, else kF32.
 DType compute_dtype(const Graph& graph);

@@ -89,6 +89,20 @@ TEST_F(OptionsTest, ReadsEveryKind) {
   EXPECT_EQ(num_threads(), 2);
 }
 
+TEST_F(OptionsTest, ListsOfWordsOfAFixedSet) {
+  const auto chosen = [](std::vector<std::string> given) {
+    std::vector<std::string> values = {"a"};
+    Command c("ds-sample", "does something");
+    c.choices("--word", &values, {"a", "b", "cc"}, "words");
+    c.body([](const Command&) { return 0; });
+    run_command(c, std::move(given));
+    return values;
+  };
+  EXPECT_EQ(chosen({}), (std::vector<std::string>{"a"}));
+  EXPECT_EQ(chosen({"--word", "cc,b", "--word=a"}), (std::vector<std::string>{"cc", "b", "a"}));
+  for (const char* wrong : {"d", "a,", ",a", "", "a, b"}) EXPECT_THROW(chosen({"--word", wrong}), Error) << wrong;
+}
+
 TEST_F(OptionsTest, KeepsDefaultsAndTakesTheLastOfTwo) {
   Args args;
   Command c = sample(args);

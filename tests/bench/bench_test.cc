@@ -39,6 +39,36 @@ TEST(TimingStats, PercentilesInterpolate) {
   EXPECT_DOUBLE_EQ(s.p50, 2.5);
 }
 
+TEST(TimingStats, SummaryOfKnownNumbers) {
+  // numpy: np.std([...], ddof=1), np.percentile([...], 95), np.percentile([...], 99).
+  const std::vector<double> x = {2, 4, 4, 4, 5, 5, 7, 9};
+  const TimingSummary s = summarize(x);
+  EXPECT_DOUBLE_EQ(s.mean, 5);
+  EXPECT_NEAR(s.stddev, 2.138089935299395, 1e-12);
+  EXPECT_NEAR(s.p95, 8.3, 1e-12);
+  EXPECT_NEAR(s.p99, 8.86, 1e-12);
+  EXPECT_DOUBLE_EQ(s.max, 9);
+  const std::vector<double> one = {3};
+  EXPECT_EQ(summarize(one).stddev, 0);
+  EXPECT_EQ(summarize(one).p50_interval.low, 3);
+  EXPECT_EQ(summarize(one).p50_interval.high, 3);
+}
+
+TEST(TimingStats, MedianIntervalTakesTheRanksOfTheBinomialTable) {
+  // Ranks k such that values k and n + 1 - k enclose the median at 95 % (Conover; scipy.stats.binom.ppf(0.025, n, 0.5)).
+  const std::pair<int, int> expected[] = {{1, 1}, {5, 1}, {6, 1}, {8, 1}, {9, 2}, {10, 2}, {15, 4}, {20, 6}, {25, 8}, {50, 18}, {100, 40}};
+  for (const auto& [n, k] : expected) {
+    std::vector<double> values;
+    for (int i = n; i >= 1; --i) values.push_back(i);
+    const Interval interval = median_interval(values);
+    EXPECT_EQ(interval.low, k) << n;
+    EXPECT_EQ(interval.high, n + 1 - k) << n;
+  }
+  std::vector<double> many;
+  for (int i = 1; i <= 100'000; ++i) many.push_back(i);
+  EXPECT_NEAR(median_interval(many).low, 50'000 - 1.96 * 0.5 * std::sqrt(100'000), 2);
+}
+
 TEST(TimingStats, PairedRatioCancelsDrift) {
   // The machine slows down threefold half-way; b is always 1.25 times as fast as a, within 2 %.
   std::vector<double> a, b;
@@ -101,6 +131,12 @@ TEST(Peak, EfficiencyIsAPartOfThePeak) {
   EXPECT_EQ(compute_efficiency(1, 0, DType::kF32, 1), 0);
 }
 
+TEST(Peak, BandwidthIsMeasuredOnce) {
+  const double peak = peak_bandwidth(1);
+  EXPECT_GT(peak, 0);
+  EXPECT_EQ(peak, peak_bandwidth(1));
+}
+
 // --- the report ----------------------------------------------------------------------------------
 
 // Classifies x f32[n,4] as the index of its largest element: logits = x I.
@@ -141,11 +177,11 @@ struct Bench : testing::Test {
 
 TEST_F(Bench, ReportsSizesCostAndOneTimePerRound) {
   BenchOptions o = options({model, model});
-  o.batch = 3;
+  o.batches = {3};
   const BenchReport report = run_bench(o);
   EXPECT_EQ(report.rounds, 4);
-  ASSERT_EQ(report.models.size(), 2u);
-  for (const ModelReport& m : report.models) {
+  ASSERT_EQ(report.rows.size(), 2u);
+  for (const RowReport& m : report.rows) {
     EXPECT_EQ(m.seconds.size(), 4u);
     EXPECT_EQ(m.file_bytes, static_cast<int64_t>(std::filesystem::file_size(model)));
     EXPECT_EQ(m.parameters, 16);
@@ -159,22 +195,22 @@ TEST_F(Bench, ReportsSizesCostAndOneTimePerRound) {
     EXPECT_LE(*m.efficiency, 1);
     EXPECT_FALSE(m.top1.has_value());
   }
-  EXPECT_EQ(report.models[0].ratio.speedup, 1);
+  EXPECT_EQ(report.rows[0].ratio.speedup, 1);
   EXPECT_THAT(notes, HasSubstr("random numbers"));
   EXPECT_THAT(notes, testing::Not(HasSubstr("taken as 1")));
 }
 
 TEST_F(Bench, SaysThatOpenDimensionsAreOne) {
   const BenchReport report = run_bench(options({model}));
-  EXPECT_EQ(report.models[0].inputs[0].second, (Shape{1, 4}));
+  EXPECT_EQ(report.rows[0].inputs[0].second, (Shape{1, 4}));
   EXPECT_THAT(notes, HasSubstr("m.onnx: dimensions that were not given are taken as 1: x:1x4"));
   BenchOptions by_dim = options({model});
   by_dim.shapes = {"n:5"};
-  EXPECT_EQ(run_bench(by_dim).models[0].inputs[0].second, (Shape{5, 4}));
+  EXPECT_EQ(run_bench(by_dim).rows[0].inputs[0].second, (Shape{5, 4}));
   BenchOptions by_shape = options({model});
   by_shape.shapes = {"x:7x4"};
-  by_shape.batch = 2;  // the whole shape wins
-  EXPECT_EQ(run_bench(by_shape).models[0].inputs[0].second, (Shape{7, 4}));
+  by_shape.batches = {2};  // the whole shape wins
+  EXPECT_EQ(run_bench(by_shape).rows[0].inputs[0].second, (Shape{7, 4}));
 }
 
 TEST_F(Bench, AccuracyOverLabelledData) {
@@ -188,20 +224,39 @@ TEST_F(Bench, AccuracyOverLabelledData) {
   write_npz(data, {{"x", x}, {"labels", labels}});
   BenchOptions o = options({model});
   o.data = data;
-  o.batch = 32;
+  o.batches = {32};
   const BenchReport report = run_bench(o);
-  EXPECT_EQ(report.models[0].samples, kRows);
-  ASSERT_TRUE(report.models[0].top1.has_value());
-  EXPECT_DOUBLE_EQ(*report.models[0].top1, 0.9);
-  EXPECT_EQ(report.models[0].inputs[0].second, (Shape{32, 4}));
-  EXPECT_THAT(bench_text(report), HasSubstr("90.00 %"));
+  EXPECT_EQ(report.rows[0].samples, kRows);
+  ASSERT_TRUE(report.rows[0].top1.has_value());
+  EXPECT_DOUBLE_EQ(*report.rows[0].top1, 0.9);
+  EXPECT_EQ(report.rows[0].inputs[0].second, (Shape{32, 4}));
+  EXPECT_THAT(bench_output(report, Format::kTable, false), HasSubstr("90.00 %"));
   EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
   BenchOptions too_large = o;
-  too_large.batch = 71;
+  too_large.batches = {71};
   EXPECT_THROW(run_bench(too_large), Error);
   BenchOptions both = o;
   both.shapes = {"n:2"};
   EXPECT_THROW(run_bench(both), Error);
+}
+
+TEST_F(Bench, InputsFromAFileAreTakenAsTheyAre) {
+  const std::string file = folder / "in.npz";
+  write_npz(file, {{"x", Tensor::zeros(DType::kF32, {5, 4})}});
+  BenchOptions o = options({model});
+  o.input = file;
+  const BenchReport report = run_bench(o);
+  EXPECT_EQ(report.rows[0].inputs[0].second, (Shape{5, 4}));
+  EXPECT_EQ(report.data, file);
+  EXPECT_FALSE(report.random_inputs);
+  EXPECT_EQ(notes, "");
+  EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
+  write_npz(file, {{"y", Tensor::zeros(DType::kF32, {5, 4})}});
+  EXPECT_THROW(run_bench(o), Error);
+  write_npz(file, {{"x", Tensor::zeros(DType::kF32, {5, 3})}});
+  EXPECT_THROW(run_bench(o), Error);
+  o.batches = {2};
+  EXPECT_THROW(run_bench(o), Error);
 }
 
 TEST_F(Bench, JsonFollowsItsSchemaAndTheSchemaRejects) {
@@ -209,10 +264,10 @@ TEST_F(Bench, JsonFollowsItsSchemaAndTheSchemaRejects) {
   json report = json::parse(bench_json(run_bench(o)));
   EXPECT_THAT(schema_problems(report), testing::ElementsAre());
   json broken = report;
-  broken["models"][0].erase("flops");
+  broken["rows"][0].erase("flops");
   EXPECT_FALSE(schema_problems(broken).empty());
   broken = report;
-  broken["models"][1]["ds_compute_efficiency"] = 1.5;
+  broken["rows"][1]["ds_compute_efficiency"] = 1.5;
   EXPECT_FALSE(schema_problems(broken).empty());
   broken = report;
   broken["surprise"] = 1;
@@ -223,7 +278,7 @@ TEST_F(Bench, JsonFollowsItsSchemaAndTheSchemaRejects) {
 }
 
 TEST_F(Bench, TextHoldsEveryModel) {
-  const std::string text = bench_text(run_bench(options({model, model})));
+  const std::string text = bench_output(run_bench(options({model, model})), Format::kTable, false);
   EXPECT_THAT(text, HasSubstr("p50"));
   EXPECT_THAT(text, HasSubstr("75.0 % zero"));
   EXPECT_THAT(text, HasSubstr("reference"));
@@ -234,8 +289,8 @@ TEST_F(Bench, EagerRunsAreReportedAsSuch) {
   BenchOptions o = options({model});
   o.static_plan = false;
   const BenchReport report = run_bench(o);
-  EXPECT_FALSE(report.models[0].planned);
-  EXPECT_FALSE(report.models[0].eager_reason.empty());
+  EXPECT_FALSE(report.rows[0].planned);
+  EXPECT_FALSE(report.rows[0].eager_reason.empty());
   EXPECT_TRUE(schema_problems(json::parse(bench_json(report))).empty());
 }
 
@@ -251,6 +306,109 @@ TEST_F(Bench, ErrorsNameTheFile) {
   BenchOptions o = options({model});
   o.shapes = {"q:3"};
   EXPECT_THROW(run_bench(o), Error);
+}
+
+TEST_F(Bench, SweepIsTheCrossProductAndEachRowSaysItsSettings) {
+  BenchOptions o = options({model});
+  o.batches = {1, 3};
+  o.threads = {1, 2};
+  const BenchReport report = run_bench(o);
+  ASSERT_EQ(report.rows.size(), 4u);
+  std::vector<std::pair<int, int64_t>> got;
+  for (const RowReport& r : report.rows) {
+    got.emplace_back(r.settings.threads, r.batch);
+    EXPECT_EQ(r.seconds.size(), 4u);
+    EXPECT_GT(r.load_seconds, 0);
+    EXPECT_GT(r.compile_seconds, 0);
+    EXPECT_GT(r.first_run_seconds, 0);
+  }
+  EXPECT_EQ(got, (std::vector<std::pair<int, int64_t>>{{1, 1}, {1, 3}, {2, 1}, {2, 3}}));
+  const std::string text = bench_output(report, Format::kTable, false);
+  EXPECT_THAT(text, HasSubstr("threads  batch"));
+  EXPECT_THAT(schema_problems(json::parse(bench_json(report))), testing::ElementsAre());
+}
+
+TEST_F(Bench, SpeedUpIsOfTimePerSample) {
+  BenchOptions o = options({model});
+  o.batches = {1, 3};
+  const BenchReport report = run_bench(o);
+  std::vector<double> per_sample = report.rows[1].seconds;
+  for (double& x : per_sample) x /= 3;
+  EXPECT_EQ(report.rows[1].ratio.speedup, paired_ratio(report.rows[0].seconds, per_sample, 0).speedup);
+}
+
+TEST_F(Bench, NotesAreSaidOnceForAllRows) {
+  BenchOptions o = options({model});
+  o.threads = {1, 2};
+  run_bench(o);
+  EXPECT_EQ(notes.find("taken as 1"), notes.rfind("taken as 1"));
+}
+
+TEST_F(Bench, ProfileNamesStepsKernelsAndTheirPartOfTheRoof) {
+  BenchOptions o = options({model});
+  o.profile = true;
+  o.batches = {64};
+  const BenchReport report = run_bench(o);
+  ASSERT_TRUE(report.rows[0].profile.has_value());
+  const Profile& p = *report.rows[0].profile;
+  ASSERT_EQ(p.steps.size(), 1u);
+  EXPECT_EQ(p.steps[0].op, "MatMul");
+  EXPECT_EQ(p.steps[0].node, "MatMul_0");
+  EXPECT_FALSE(p.steps[0].kernel.empty());
+  EXPECT_EQ(p.steps[0].flops, 2 * 64 * 4 * 4);
+  EXPECT_GT(p.steps[0].roofline(), 0);
+  EXPECT_GE(p.runs, 3);
+  EXPECT_GT(report.peaks_of(1).bandwidth, 0);
+  EXPECT_THAT(bench_output(report, Format::kTable, true), HasSubstr("of roofline"));
+  EXPECT_THAT(bench_output(report, Format::kTable, false), testing::Not(HasSubstr("of roofline")));
+  EXPECT_THAT(schema_problems(json::parse(bench_json(report))), testing::ElementsAre());
+  o.static_plan = false;
+  const BenchReport eager = run_bench(o);
+  EXPECT_FALSE(eager.rows[0].profile.has_value());
+  EXPECT_THAT(bench_output(eager, Format::kTable, true), HasSubstr("there is no plan"));
+}
+
+TEST_F(Bench, VaryRunsEachSizeFirstAgainAndOnReturn) {
+  BenchOptions o = options({model, model});
+  o.vary = {"n:2-8/3"};
+  const BenchReport report = run_bench(o);
+  for (const RowReport& r : report.rows) {
+    ASSERT_TRUE(r.vary.has_value());
+    EXPECT_EQ(r.vary->sizes, (std::vector<std::vector<int64_t>>{{2, 5, 8}}));
+    EXPECT_EQ(r.vary->first_seconds.size(), 3u);
+    EXPECT_EQ(r.vary->repeat_seconds.size(), 3u);
+    EXPECT_EQ(r.vary->return_seconds.size(), 3u);
+    EXPECT_EQ(r.seconds, r.vary->first_seconds);
+    EXPECT_TRUE(r.planned);
+    EXPECT_FALSE(r.flops.has_value());
+  }
+  EXPECT_THAT(bench_output(report, Format::kTable, false), HasSubstr("3 (n:2-8)"));
+  EXPECT_THAT(schema_problems(json::parse(bench_json(report))), testing::ElementsAre());
+  o.profile = true;
+  EXPECT_THROW(run_bench(o), Error);
+}
+
+TEST_F(Bench, PageIsWholeAndEscapes) {
+  const std::string odd = folder / "a&b<c>.onnx";
+  std::filesystem::copy_file(model, odd);
+  BenchOptions o = options({odd, model});
+  o.profile = true;
+  const std::string page = bench_html(run_bench(o));
+  EXPECT_THAT(page, HasSubstr("a&amp;b&lt;c&gt;.onnx"));
+  EXPECT_THAT(page, testing::Not(HasSubstr("<c>")));
+  EXPECT_THAT(page, HasSubstr("aria-label=\"Roofline\""));
+  EXPECT_THAT(page, HasSubstr("aria-label=\"Distribution of run times\""));
+  for (const char* from_elsewhere : {"http:", "https:", "<script", "@import", "url("}) EXPECT_THAT(page, testing::Not(HasSubstr(from_elsewhere)));
+  for (const char* tag : {"svg", "div", "table", "section", "ul", "span"}) {
+    const auto count = [&](const std::string& piece) {
+      size_t n = 0;
+      for (size_t at = page.find(piece); at != std::string::npos; at = page.find(piece, at + 1)) ++n;
+      return n;
+    };
+    EXPECT_EQ(count(fmt::format("<{} ", tag)) + count(fmt::format("<{}>", tag)), count(fmt::format("</{}>", tag))) << tag;
+  }
+  EXPECT_THAT(page, testing::Not(HasSubstr("nan")));
+  EXPECT_THAT(page, testing::Not(HasSubstr("\"inf")));
 }
 
 }  // namespace

@@ -34,17 +34,40 @@ double percentile(std::span<const double> values, double fraction) {
   return sorted_percentile(sorted, fraction);
 }
 
+Interval median_interval(std::span<const double> values) {
+  DS_CHECK(!values.empty());
+  std::vector<double> sorted(values.begin(), values.end());
+  std::sort(sorted.begin(), sorted.end());
+  // The k smallest are left out while P(binomial(n, 1/2) <= k - 1) <= 2.5 %.
+  const auto n = static_cast<double>(sorted.size());
+  size_t k = 0;
+  double cumulative = 0;
+  for (;; ++k) {
+    const double j = static_cast<double>(k);
+    cumulative += std::exp(std::lgamma(n + 1) - std::lgamma(j + 1) - std::lgamma(n - j + 1) - n * std::log(2.0));
+    if (cumulative > 0.025 || 2 * (k + 1) >= sorted.size()) break;
+  }
+  const size_t at = k == 0 ? 0 : k - 1;
+  return {sorted[at], sorted[sorted.size() - 1 - at]};
+}
+
 TimingSummary summarize(std::span<const double> seconds) {
   DS_CHECK(!seconds.empty());
   std::vector<double> sorted(seconds.begin(), seconds.end());
   std::sort(sorted.begin(), sorted.end());
   TimingSummary s;
   s.min = sorted.front();
+  s.max = sorted.back();
   for (double x : sorted) s.mean += x;
   s.mean /= static_cast<double>(sorted.size());
   s.p50 = sorted_percentile(sorted, 0.50);
   s.p90 = sorted_percentile(sorted, 0.90);
+  s.p95 = sorted_percentile(sorted, 0.95);
   s.p99 = sorted_percentile(sorted, 0.99);
+  double squares = 0;
+  for (double x : sorted) squares += (x - s.mean) * (x - s.mean);
+  if (sorted.size() > 1) s.stddev = std::sqrt(squares / static_cast<double>(sorted.size() - 1));
+  s.p50_interval = median_interval(sorted);
   return s;
 }
 

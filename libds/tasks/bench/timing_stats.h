@@ -11,8 +11,19 @@ namespace ds::bench {
 // `values` in any order, not empty.
 double percentile(std::span<const double> values, double fraction);
 
+struct Interval {
+  double low = 0, high = 0;
+};
+// 95 % confidence interval of the median from order statistics: the number of values below the true median is
+// binomial(n, 1/2) whatever their distribution, so that the k-th smallest and k-th largest value enclose it with
+// a probability of at least 95 % (Conover, Practical Nonparametric Statistics, section 3.2). Below six values no
+// pair does; then least and most are returned.
+Interval median_interval(std::span<const double> values);
+
 struct TimingSummary {
-  double min = 0, mean = 0, p50 = 0, p90 = 0, p99 = 0;  // seconds
+  double min = 0, max = 0, mean = 0, p50 = 0, p90 = 0, p95 = 0, p99 = 0;  // seconds
+  double stddev = 0;    // of the sample (n - 1); 0 for one value
+  Interval p50_interval;
 };
 TimingSummary summarize(std::span<const double> seconds);
 

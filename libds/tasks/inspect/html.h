@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "libds/base/html_text.h"
 #include "libds/tasks/inspect/inspect.h"
 #include "libds/tasks/inspect/views.h"
 
@@ -12,8 +13,7 @@ namespace ds::page {
 extern const char* const kStyle;
 extern const char* const kScript;
 
-// Text as HTML or XML content or attribute value; what is no UTF-8 and control characters are replaced.
-std::string escaped(std::string_view text);
+inline std::string escaped(std::string_view text) { return html_escaped(text); }
 
 // Colour class of an operator: conv, mat, norm, act, pool, quant, rnn, ctl, move or math.
 std::string_view kind_of(const Node& node);
