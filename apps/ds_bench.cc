@@ -22,7 +22,7 @@ void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 
 void add_run(Command& bench) {
   struct Args {
-    std::string model, input, output, precision = "fp32";
+    std::string model, input, output;
     bool no_static = false;
     ds::cli::Common common;
   };
@@ -33,14 +33,13 @@ void add_run(Command& bench) {
   c.positional("MODEL", &args->model, "model to run, - for standard input").file();
   c.option("--input,-i", &args->input, "NPZ", "inputs, keyed by name; - for standard input").required().file();
   c.option("--output,-o", &args->output, "NPZ", "where to write the outputs; - for standard output").required().file();
-  c.choice("--precision", &args->precision, ds::bench::precision_names(), "arithmetic; fp32 is exact");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
-  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet);
+  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision);
   c.example("ds-bench run model.onnx --input x.npz --output y.npz", "Write what the model returns");
   c.body([args](const Command&) {
     ds::SessionOptions options;
     options.static_plan = !args->no_static;
-    ds::bench::apply_precision(args->precision, options);
+    apply(args->common.target, options);
     ds::run_file(args->model, args->input, args->output, options);
     return 0;
   });
@@ -77,11 +76,12 @@ void add_verify(Command& bench) {
   c.option("--atol", &o.tolerance.atol, "A", "absolute tolerance").min(0);
   c.flag("--bisect", &o.bisect, "name the first node that diverges");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
-  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson);
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDevice | ds::cli::kPrecision);
   c.example("ds-bench verify model.onnx --input x.npz --reference y.npz --rtol 1e-4 --atol 1e-5", "Check against another runtime");
   c.example("ds-bench verify new.onnx --reference old.onnx --shape batch:1 --shape batch:4 --bisect", "Find where two models part");
   c.body([args](const Command&) {
     ds::VerifyOptions& v = args->verify;
+    apply(args->common.target, v.session);
     v.session.static_plan = !args->no_static;
     v.seed = args->common.seed;
     const ds::VerifyReport report = ds::verify(v);
@@ -212,7 +212,7 @@ void add_timing(Command& c) {
   c.group("Rows");
   c.option("--batch", &o.batches, "N,...", "sizes of an open first axis").range(1, 1 << 24).default_text("1");
   c.option("--threads", &o.threads, "N,...", "CPU threads to use").range(0, 1024).default_text("all");
-  c.choices("--precision", &o.precisions, ds::bench::precision_names(), "arithmetic; fp32 is exact");
+  c.choices("--precision", &o.precisions, ds::precision_names(), ds::cli::kPrecisionHelp);
   c.group("Timing");
   c.option("--iterations", &o.iterations, "N", "rounds to time").range(1, 1e6).default_text("as --duration allows");
   c.option("--duration", &o.duration, "S", "seconds to time each row").range(0, 86400);
@@ -228,7 +228,7 @@ void add_timing(Command& c) {
   c.option("--html", &args->html, "FILE", "also write a page with charts; - for standard output, and nothing else there").file();
   c.option("--baseline", &args->baseline, "FILE", "earlier result to compare with, in JSON").file();
   c.option("--max-regression", &args->max_regression, "PERCENT", "how much slower than the baseline is a failure");
-  c.common(&args->common, ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kJson);
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDevice);
   c.example("ds-bench a.onnx b.onnx --batch 8", "Compare two models on random inputs");
   c.example("ds-bench model.onnx --data images.gz,labels.gz --batch 64 --json", "Time and accuracy, as JSON");
   c.example("ds-bench model.onnx --batch 1,8,32 --threads 1,2 --html report.html", "Six rows, and a page with charts");

@@ -115,6 +115,8 @@ int check_model(const TrainArgs& args) {
 int run_train(TrainArgs& args, const Command& c) {
   ds::TrainOptions& o = args.options;
   if (args.check) return check_model(args);
+  if (args.common.precision != "fp32")
+    ds::fail(ds::ExitCode::kUnsupported, "--precision {}: training computes in fp32", args.common.precision);
   if (args.json) usage_error("--json goes with --check; training writes JSON to --metrics");
   if (o.data.empty()) usage_error("--data is missing");
   if (o.output.empty()) usage_error("--output is missing");

@@ -84,15 +84,13 @@ void apply_common(Common& common, unsigned which) {
     if (common.threads == 0) common.threads = available_threads();
     set_num_threads(common.threads);
   }
-  const std::string& device = common.device;
-  if ((which & kDevice) && device != "auto" && device != "cpu") {
-    const bool cuda = device.size() > 5 && device.compare(0, 5, "cuda:") == 0 &&
-                      device.find_first_not_of("0123456789", 5) == std::string::npos;
-    if (!cuda) usage_error("--device: '{}' is not auto, cpu or cuda:N", device);
-    fail(ExitCode::kUnsupported, "--device {}: no CUDA device can be used by this build; use cpu or auto", device);
-  }
-  if ((which & kPrecision) && common.precision != "fp32")
-    fail(ExitCode::kUnsupported, "--precision {}: not available on the CPU; use fp32", common.precision);
+  if (which & (kDevice | kPrecision | kThreads))
+    try {
+      common.target = map_device({common.device, !common.no_fallback, common.precision, common.threads});
+    } catch (const Error& e) {
+      if (e.code() == ExitCode::kUsage) usage_error("{}", e.what());
+      throw;
+    }
 }
 
 // Splits `args` by the table; true when --help or --version was answered instead.

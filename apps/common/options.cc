@@ -304,9 +304,12 @@ void Command::common(Common* values, unsigned which) {
   if (which & kSeed) option("--seed", &values->seed, "N", "seed of every random choice");
   if (which & kThreads)
     option("--threads", &values->threads, "N", "CPU threads to use").range(0, 1024).default_text("all");
-  if (which & kDevice) option("--device", &values->device, "auto|cpu|cuda:N", "where to compute");
+  if (which & kDevice) {
+    option("--device", &values->device, "auto|cpu|cuda:N", "where to compute; the CPU takes over from a device that is not there");
+    flag("--no-fallback", &values->no_fallback, "fail when the device is not there");
+  }
   if (which & kPrecision)
-    choice("--precision", &values->precision, {"fp32", "auto", "bf16", "fp16"}, "arithmetic; fp32 is exact");
+    choice("--precision", &values->precision, precision_names(), kPrecisionHelp);
   if (which & kJson) flag("--json", &values->json, "print the result as JSON");
   if (which & kDryRun) flag("--dry-run", &values->dry_run, "check everything and say what would be done, write nothing");
   if (which & kExternalData)

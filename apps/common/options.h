@@ -37,6 +37,7 @@
 #include <vector>
 
 #include "libds/base/error.h"
+#include "libds/run/device.h"
 
 namespace ds::cli {
 
@@ -85,6 +86,8 @@ enum CommonFlags : unsigned {
   kQuiet = 1, kSeed = 2, kThreads = 4, kDevice = 8, kPrecision = 16, kJson = 32, kDryRun = 64, kConfig = 128, kExternalData = 256,
 };
 
+constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 where this CPU gains by it, bf16 everywhere";
+
 // Values of the common options. After parsing, quiet and threads are already in force for the calling
 // thread, and device and precision are known to be available.
 struct Common {
@@ -95,7 +98,9 @@ struct Common {
   uint64_t seed = 0;
   int threads = 0;  // 0: all that the machine offers; after parsing always at least 1
   std::string device = "auto";
+  bool no_fallback = false;
   std::string precision = "fp32";
+  DeviceChoice target;  // what the two come to
   std::string config;
 };
 

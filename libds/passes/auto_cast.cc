@@ -12,7 +12,6 @@ namespace {
 // two AVX-512 ports do in f32, of which memory leaves about half. vdpbf16ps issues every other cycle on Intel's cores
 // (half the f32 rate: measured 0.5 on Sapphire Rapids), at full rate on AMD's Zen 4 and later (twice).
 constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
-constexpr double kLeastGain = 1.2;  // below this f32 stays
 
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
@@ -69,8 +68,10 @@ class Caster {
     std::vector<ValueId> inputs = n.inputs;
     inputs[1] = rw_.add_constant(graph_.value(n.input(1)).name + "/bf16", narrow);
     const bool conv = n.is("Conv") || n.is_internal("FusedConv");
+    Attributes attrs = n.attrs;
+    if (conv) attrs["to"] = static_cast<int64_t>(DType::kF32);  // also when x becomes narrow
     rw_.insert_before(id);
-    replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), n.attrs);
+    replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), std::move(attrs));
   }
 
   void replace(NodeId id, const char* op, std::vector<ValueId> inputs, Attributes attrs) {
@@ -120,7 +121,7 @@ double bf16_speed(Isa isa) {
 
 bool auto_cast(Rewriter& rewriter, PassContext& context) {
   if (context.precision == Precision::kF32) return false;
-  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastGain) {
+  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastBf16Gain) {
     log("precision", "f32: bf16 is {} times as fast at {}", bf16_speed(context.isa), isa_name(context.isa));
     return false;
   }

@@ -148,11 +148,12 @@ TEST_F(OptionsTest, WrongUseIsOneLineWithAHint) {
             "--device: 'gpu' is not auto, cpu or cuda:N (see ds-sample --help)");
 }
 
-TEST_F(OptionsTest, UnavailableDevicesAndPrecisionsAreRefused) {
-  EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cuda:0"}, ExitCode::kUnsupported),
-            "--device cuda:0: no CUDA device can be used by this build; use cpu or auto");
-  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "bf16"}, ExitCode::kUnsupported),
-            "--precision bf16: not available on the CPU; use fp32");
+TEST_F(OptionsTest, DevicesThatAreNotThere) {
+  EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cuda:0"}), "");  // the CPU takes over
+  EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cuda:0", "--no-fallback"}, ExitCode::kUnsupported),
+            "--device cuda:0: this build runs models on the CPU only; use cpu or auto, or leave --no-fallback away");
+  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "bf16"}), "");
+  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "fp8"}), "--precision: 'fp8' is not one of fp32, auto, bf16 (see ds-sample --help)");
   EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cpu", "--precision", "fp32"}), "");
 }
 

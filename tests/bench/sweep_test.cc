@@ -52,12 +52,6 @@ TEST(Sweep, NothingGivenIsOneRowPerModel) {
   EXPECT_EQ(rows[0].precision, "fp32");
 }
 
-TEST(Sweep, PrecisionThatIsNoneIsAUsageError) {
-  SessionOptions session;
-  EXPECT_NO_THROW(apply_precision("fp32", session));
-  expect_usage_error([&] { apply_precision("fp31", session); }, "'fp31' is not one of fp32, auto, bf16");
-}
-
 TEST(Sweep, VaryRanges) {
   EXPECT_EQ(parse_vary("w:3-6").dim, "w");
   EXPECT_EQ(parse_vary("w:3-6").sizes, (std::vector<int64_t>{3, 4, 5, 6}));

@@ -16,6 +16,7 @@
 #include "libds/data/npz.h"
 #include "libds/eval/evaluate.h"
 #include "libds/ir/onnx_import.h"
+#include "libds/run/device.h"
 #include "libds/run/executor.h"
 #include "libds/run/model_cost.h"
 #include "libds/run/peak.h"
@@ -121,7 +122,7 @@ void warm_up(Contender& c, RowReport& report, const Setup& setup) {
   SessionOptions session_options;
   session_options.threads = report.settings.threads;
   session_options.static_plan = setup.options.static_plan;
-  apply_precision(report.settings.precision, session_options);
+  session_options.precision = parse_precision(report.settings.precision);
   set_num_threads(report.settings.threads);
   double start = now_seconds();
   c.session = std::make_unique<Session>(c.graph, session_options);
@@ -281,10 +282,7 @@ void check(const BenchOptions& options) {
   if (!options.data.empty() && !options.shapes.empty()) fail(ExitCode::kUsage, "--shape is for random inputs; with --data the data decides");
   if (!options.data.empty() && !options.vary.empty()) fail(ExitCode::kUsage, "--vary is for random inputs; with --data the data decides");
   if (options.profile && !options.vary.empty()) fail(ExitCode::kUsage, "--profile is of one shape and does not go with --vary");
-  for (const std::string& precision : options.precisions) {
-    SessionOptions ignored;
-    apply_precision(precision, ignored);
-  }
+  for (const std::string& precision : options.precisions) parse_precision(precision);
 }
 
 }  // namespace

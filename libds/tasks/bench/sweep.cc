@@ -72,16 +72,6 @@ std::vector<RowSettings> expand_sweep(const BenchOptions& options) {
   return rows;
 }
 
-std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16"}; }
-
-void apply_precision(const std::string& precision, SessionOptions&) {
-  const std::vector<std::string> names = precision_names();
-  if (std::find(names.begin(), names.end(), precision) == names.end())
-    fail(ExitCode::kUsage, "--precision: '{}' is not one of {}", precision, fmt::join(names, ", "));
-  if (precision == "fp32") return;
-  fail(ExitCode::kUnsupported, "--precision {} is not available: this build computes in fp32", precision);
-}
-
 Vary parse_vary(const std::string& text) {
   const size_t colon = text.rfind(':'), dash = text.find('-', colon == std::string::npos ? 0 : colon);
   if (colon == std::string::npos || colon == 0 || dash == std::string::npos)

@@ -15,13 +15,6 @@ namespace ds::bench {
 // Every model at every precision, thread count and batch; the batch changes fastest, the model slowest.
 std::vector<RowSettings> expand_sweep(const BenchOptions& options);
 
-// The names that --precision takes.
-std::vector<std::string> precision_names();
-
-// Sets what `precision` asks for. Throws kUsage for a name that is none, kUnsupported for one that this build
-// cannot serve.
-void apply_precision(const std::string& precision, SessionOptions& session);
-
 // A dimension and the sizes it goes through: "width:97-296", "past:1-200/4" (every fourth) or, for a dimension
 // without a name, "x[3]:97-296". Throws kUsage.
 struct Vary {

@@ -119,6 +119,7 @@ ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, c
     peak_flops(compute_dtype_, options_.threads);  // now, not while a client waits
     // Rewritten once, so that the instances share what the passes make of the weights.
     SessionOptions session_options;
+    session_options.precision = options.precision;
     auto prepared = std::make_shared<Graph>(*graph_);
     run_pipeline(*prepared, session_options.pipeline, pipeline_options(session_options));
     session_options.pipeline.clear();

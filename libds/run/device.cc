@@ -1,0 +1,60 @@
+#include "libds/run/device.h"
+
+#include <algorithm>
+
+#include "libds/base/log.h"
+#include "libds/base/parallel.h"
+#include "libds/passes/auto_cast.h"
+
+namespace ds {
+namespace {
+
+bool is_cuda(const std::string& device) {
+  return device.size() > 5 && device.compare(0, 5, "cuda:") == 0 && device.find_first_not_of("0123456789", 5) == std::string::npos;
+}
+
+std::string explain(const DeviceChoice& c) {
+  const double speed = bf16_speed(c.isa);
+  const char* products = c.precision == Precision::kF32 ? "f32, exact"
+                         : c.precision == Precision::kBf16 ? "bf16, as asked for"
+                         : speed >= kLeastBf16Gain         ? "bf16"
+                                                           : "f32";
+  std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, products);
+  if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {} times the rate of f32)", speed);
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16"}; }
+
+Precision parse_precision(const std::string& name) {
+  if (name == "fp32") return Precision::kF32;
+  if (name == "auto") return Precision::kAuto;
+  if (name == "bf16") return Precision::kBf16;
+  fail(ExitCode::kUsage, "--precision: '{}' is not one of {}", name, fmt::join(precision_names(), ", "));
+}
+
+DeviceChoice map_device(const DeviceRequest& request) {
+  if (request.device != "auto" && request.device != "cpu") {
+    if (!is_cuda(request.device)) fail(ExitCode::kUsage, "--device: '{}' is not auto, cpu or cuda:N", request.device);
+    constexpr const char* kReason = "this build runs models on the CPU only";
+    if (!request.fallback) fail(ExitCode::kUnsupported, "--device {}: {}; use cpu or auto, or leave --no-fallback away", request.device, kReason);
+    warn("--device {}: {}; the CPU takes over", request.device, kReason);
+  }
+  DeviceChoice choice;
+  choice.isa = cpu_isa();
+  choice.threads = request.threads > 0 ? request.threads : available_threads();
+  choice.precision = parse_precision(request.precision);
+  choice.why = explain(choice);
+  log("dispatch", "device: {}", choice.why);
+  return choice;
+}
+
+void apply(const DeviceChoice& choice, SessionOptions& options) {
+  options.isa = choice.isa;
+  options.threads = choice.threads;
+  options.precision = choice.precision;
+}
+
+}  // namespace ds

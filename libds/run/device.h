@@ -1,0 +1,37 @@
+// Device mapper: where and how a model runs, from what was asked for and what the machine has.
+//
+// Nothing is measured: the same request on the same machine gives the same choice. DS_LOG=dispatch tells what was chosen
+// and why; DS_LOG=precision what each product is computed in.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "libds/run/session.h"
+
+namespace ds {
+
+struct DeviceRequest {
+  std::string device = "auto";     // auto, cpu, cuda:N
+  bool fallback = true;            // a device that is not there is replaced by the CPU, with a warning; else kUnsupported
+  std::string precision = "fp32";  // one of precision_names()
+  int threads = 0;                 // 0: all that the machine offers
+};
+
+struct DeviceChoice {
+  Device device = Device::kCpu;
+  Isa isa = Isa::kPortable;
+  int threads = 1;
+  Precision precision = Precision::kF32;
+  std::string why;  // one line
+};
+
+// Throws kUsage for words that mean nothing, kUnsupported for what cannot be had.
+DeviceChoice map_device(const DeviceRequest& request);
+void apply(const DeviceChoice& choice, SessionOptions& options);
+
+// What --precision takes: fp32 (exact), auto (bf16 where the CPU's products in it are faster), bf16 (everywhere).
+std::vector<std::string> precision_names();
+Precision parse_precision(const std::string& name);
+
+}  // namespace ds
