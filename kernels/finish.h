@@ -21,6 +21,7 @@ struct Finish {
 };
 
 // The block at (row, column) of y.
-void finish_avx2(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
+using FinishFn = void(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
+FinishFn finish_avx2, finish_avx512;
 
 }  // namespace ds::kernels

@@ -16,7 +16,7 @@ class FinishSink final : public kernels::ProductSink {
  public:
   explicit FinishSink(const kernels::Finish& finish) : finish_(finish) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
-    kernels::finish_avx2(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
+    kernels::finish_avx512(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
   }
 
  private:

@@ -1,0 +1,82 @@
+// The same as finish_avx2.cc sixteen at a time, for the activations that need no exponential; the others go there.
+#include <immintrin.h>
+
+#include "kernels/finish.h"
+
+namespace ds::kernels {
+namespace {
+
+using F16 = __m512;
+constexpr int64_t kWidth = 16;
+
+struct Floats {
+  using T = float;
+  static F16 get(const T* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
+  static void put(T* p, F16 v, __mmask16 m) { _mm512_mask_storeu_ps(p, m, v); }
+};
+
+struct Halves {
+  using T = uint16_t;
+  static F16 get(const T* p, __mmask16 m) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16));
+  }
+  // As libds/base/half.h does it.
+  static void put(T* p, F16 v, __mmask16 m) {
+    const __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), _mm512_and_si512(high, _mm512_set1_epi32(1)));
+    r = _mm512_mask_or_epi32(_mm512_srli_epi32(r, 16), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
+    _mm512_mask_cvtepi32_storeu_epi16(p, m, r);
+  }
+};
+
+template <Activation kActivation>
+inline F16 activate(F16 x, const Epilogue& e) {
+  // The second operand is what max and min give for NaN: it passes.
+  if constexpr (kActivation == Activation::kRelu) return _mm512_max_ps(_mm512_setzero_ps(), x);
+  else if constexpr (kActivation == Activation::kClip) return _mm512_min_ps(_mm512_set1_ps(e.high), _mm512_max_ps(_mm512_set1_ps(e.low), x));
+  else if constexpr (kActivation == Activation::kHardSwish) {
+    const F16 gate = _mm512_fmadd_ps(x, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f));
+    return _mm512_mul_ps(x, _mm512_min_ps(_mm512_set1_ps(1.0f), _mm512_max_ps(_mm512_setzero_ps(), gate)));
+  } else return x;
+}
+
+template <typename Element, typename Addend, Activation kActivation>
+void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  for (int64_t c = 0; c < columns; c += kWidth) {
+    const int64_t rest = columns - c;
+    const auto m = static_cast<__mmask16>(rest >= kWidth ? 0xffff : (1 << rest) - 1);
+    const F16 bias = f.bias != nullptr ? _mm512_maskz_loadu_ps(m, f.bias + column + c) : _mm512_setzero_ps();
+    const int64_t at = row * f.channels + column + c;
+    auto* y = static_cast<typename Element::T*>(f.y) + at;
+    const auto* addend = f.addend != nullptr ? static_cast<const typename Addend::T*>(f.addend) + at : nullptr;
+    const float* from = sums + c;
+    for (int64_t r = 0; r < rows; ++r, from += stride, y += f.channels) {
+      F16 v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, from), bias);
+      if (addend != nullptr) v = _mm512_add_ps(v, Addend::get(addend + r * f.channels, m));
+      Element::put(y, activate<kActivation>(v, f.epilogue), m);
+    }
+  }
+}
+
+template <typename Element, typename Addend>
+void finish_as(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  using A = Activation;
+  const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
+  switch (f.epilogue.activation) {
+    case A::kNone: return with(finish_rows<Element, Addend, A::kNone>);
+    case A::kRelu: return with(finish_rows<Element, Addend, A::kRelu>);
+    case A::kClip: return with(finish_rows<Element, Addend, A::kClip>);
+    case A::kHardSwish: return with(finish_rows<Element, Addend, A::kHardSwish>);
+    default: return with(finish_avx2);
+  }
+}
+
+}  // namespace
+
+void finish_avx512(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
+  const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
+  if (f.y_bf16) return f.addend_bf16 ? with(finish_as<Halves, Halves>) : with(finish_as<Halves, Floats>);
+  f.addend_bf16 ? with(finish_as<Floats, Halves>) : with(finish_as<Floats, Floats>);
+}
+
+}  // namespace ds::kernels
