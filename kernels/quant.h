@@ -48,6 +48,10 @@ struct QParams {
   int32_t zero = 0;
 };
 
+// quantize() of floats with one scale: the same bits by AVX2 instructions, serial; only on CPUs that have them.
+void quantize_u8_avx2(int64_t n, const float* x, QParams p, uint8_t* y);
+void quantize_i8_avx2(int64_t n, const float* x, QParams p, int8_t* y);
+
 // y = saturate(round(((a - za)*sa + (b - zb)*sb) / sy) + zy), computed as (a-za)*(sa/sy) + (b-zb)*(sb/sy) in float.
 // T: u8, i8. Results are kept within [least, most].
 template <typename T>

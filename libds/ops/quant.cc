@@ -1,6 +1,7 @@
 // QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. Their kernels are the definition in plain loops;
 // graphs run fast through the fused operators of passes/fuse_qdq.h.
 #include "kernels/quant_any.h"
+#include "libds/base/parallel.h"
 #include "libds/ir/type_text.h"
 #include "libds/ops/common.h"
 #include "libds/ops/register.h"
@@ -123,6 +124,27 @@ void register_quantize(OpRegistry& registry) {
       });
     });
   };
+  KernelDef one_scale = k;
+  one_scale.name = "avx2/quantize";
+  one_scale.isa = Isa::kAvx2;
+  one_scale.decline = [portable = k.decline](const KernelQuery& q) {
+    if (std::string reason = portable(q); !reason.empty()) return reason;
+    const bool bytes = q.out(0).dtype == DType::kU8 || q.out(0).dtype == DType::kI8;
+    return ops::require(bytes && q.in(0).dtype == DType::kF32 && q.in(1).numel() == 1, "not f32 to bytes with one scale");
+  };
+  one_scale.create = [](const KernelQuery&) {
+    return make_kernel([](const KernelContext& c) {
+      const Tensor& x = c.input(0);
+      Tensor& y = c.output(0);
+      const bool is_signed = y.dtype() == DType::kI8;
+      kernels::QParams p = {c.input(1).data<float>()[0], 0};
+      if (c.has_input(2)) p.zero = is_signed ? c.input(2).data<int8_t>()[0] : c.input(2).data<uint8_t>()[0];
+      parallel_for(x.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+        if (is_signed) kernels::quantize_i8_avx2(end - begin, x.data<float>() + begin, p, y.mutable_data<int8_t>() + begin);
+        else kernels::quantize_u8_avx2(end - begin, x.data<float>() + begin, p, y.mutable_data<uint8_t>() + begin);
+      });
+    });
+  };
   KernelDef any;
   any.name = "portable/quantize_any";
   any.takes_packed = true;
@@ -134,7 +156,7 @@ void register_quantize(OpRegistry& registry) {
                             saturate, c.output(0).dtype(), c.output(0).mutable_raw());
     });
   };
-  def.kernels = {k, any};
+  def.kernels = {one_scale, k, any};
   registry.add(std::move(def));
 }
 

@@ -39,6 +39,16 @@ TEST(Quant, RoundsHalfToEvenAndSaturates) {
   EXPECT_EQ(run1("QuantizeLinear", {Tensor::of<int32_t>({2}, {7, -9}), f32({}, {2.0f}), i8({}, {0})}).to_ints(), (Ints{4, -4}));
 }
 
+TEST(Quant, OneScaleKernelsAgreeBitForBit) {
+  for (int64_t n : {1, 31, 32, 33, 1000}) {
+    Tensor x = random_tensor({n}, static_cast<uint64_t>(n), -20, 20).cast(DType::kF32);
+    for (int64_t i = 0; i < n; i += 7) x.mutable_data<float>()[i] = static_cast<float>(i % 3) * 0.05f + 0.025f;  // halves
+    x.mutable_data<float>()[n / 2] = n % 2 != 0 ? INFINITY : NAN;
+    for (const Tensor& zero : {u8({}, {0}), u8({}, {200}), i8({}, {-128}), i8({}, {5})})
+      EXPECT_TRUE(run1("QuantizeLinear", {x, f32({}, {0.05f}), zero}).equal_bits(run1("QuantizeLinear", {x, f32({}, {0.05f}), zero}, {}, "portable/quantize")));
+  }
+}
+
 TEST(Quant, PerAxisAndBlocked) {
   const Tensor x = f32({2, 3, 2}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
   const Tensor y = run1("QuantizeLinear", {x, f32({3}, {1, 2, 4}), u8({3}, {0, 10, 20})}, {{"axis", int64_t{1}}});
