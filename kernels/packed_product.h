@@ -67,6 +67,9 @@ enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
 // w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`; null: zeros.
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
+// Whether tiles that saturate are exact for these weights: 255 (|w0| + |w1|) fits 16 bits for every two that one step adds.
+bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given);
+
 // What the left operand is given as.
 enum class ActivationType { kF32, kBf16, kU8, kS8 };
 

@@ -51,6 +51,28 @@ void pack_elements(const NhwcConv& s, bool matrix, const T* w, PackedWeights& pa
 
 }  // namespace
 
+// Pairs are those of any packing: neighbours in depth by channels, from even places of the piece on; pieces begin at
+// multiples of the channels or of the kernel row, so both parities are looked at.
+bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given) {
+  const int64_t depth = s.depth(), gc = s.group_channels(), plane = s.kernel_h * s.kernel_w;
+  const auto* bytes = static_cast<const uint8_t*>(w);
+  const uint8_t flip = given == WeightType::kU8Shifted ? 0x80 : 0;
+  const auto at = [&](int64_t m, int64_t k) {
+    const uint8_t byte = bytes[matrix ? k * s.out_channels + m : (m * gc + k % gc) * plane + k / gc];
+    return static_cast<int>(static_cast<int8_t>(byte ^ flip));
+  };
+  constexpr int kMost = 32767, kLeast = -32768;
+  for (int64_t m = 0; m < s.out_channels; ++m) {
+    int before = 0;
+    for (int64_t k = 0; k < depth; ++k) {
+      const int now = at(m, k), positive = std::max(before, 0) + std::max(now, 0), negative = std::min(before, 0) + std::min(now, 0);
+      if (255 * positive > kMost || 255 * negative < kLeast) return false;
+      before = now;
+    }
+  }
+  return true;
+}
+
 PackedBytes::PackedBytes(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   const size_t alignment = bytes >= kHugePage ? kHugePage : 64;

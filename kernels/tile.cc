@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "libds/base/cpu_vendor.h"
 #include "libds/base/half.h"
 
 namespace ds::kernels {
@@ -64,9 +65,9 @@ const TileIsa* tile_isa([[maybe_unused]] TileType type, [[maybe_unused]] Isa isa
 #if defined(__x86_64__)
   const bool tiles = isa >= Isa::kAmx;
   switch (type) {
-    case TileType::kF32: return isa >= Isa::kAvx512 ? &avx512_tile_f32() : nullptr;
+    case TileType::kF32: return isa >= Isa::kAvx512 ? &avx512_tile_f32() : isa >= Isa::kAvx2 ? &avx2_tile_f32() : nullptr;
     case TileType::kBf16: return tiles ? &amx_tile_bf16() : isa >= Isa::kVnni && cpu_has_bf16() ? &avx512_tile_bf16() : nullptr;
-    case TileType::kU8S8: return tiles ? &amx_tile_u8s8() : isa >= Isa::kVnni ? &avx512_tile_u8s8() : nullptr;
+    case TileType::kU8S8: return tiles ? &amx_tile_u8s8() : isa >= Isa::kVnni ? &avx512_tile_u8s8() : isa < Isa::kAvx2 ? nullptr : cpu_has_avx_vnni() ? &avx_vnni_tile_u8s8() : &avx2_tile_u8s8();
   }
 #endif
   return nullptr;

@@ -67,6 +67,9 @@ struct TileIsa {
   void (*taps)(const TileTaps&) = nullptr;
   // f32 to bf16, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
   void (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
+  // 8 bits: sums of two neighbours in depth saturate at 16 bits. Exact only for weights that keep within them
+  // (pairs_fit).
+  bool saturates = false;
 };
 
 // The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX.
@@ -74,6 +77,9 @@ const TileIsa* tile_isa(TileType type, Isa isa);
 
 // Per instruction set; call only where the CPU has it.
 const TileIsa& portable_tile(TileType type);
+const TileIsa& avx2_tile_f32();
+const TileIsa& avx2_tile_u8s8();
+const TileIsa& avx_vnni_tile_u8s8();  // needs cpu_has_avx_vnni()
 const TileIsa& avx512_tile_f32();
 const TileIsa& avx512_tile_bf16();
 const TileIsa& avx512_tile_u8s8();

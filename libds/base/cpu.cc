@@ -71,6 +71,14 @@ bool cpu_has_bf16() {
 #endif
 }
 
+bool cpu_has_avx_vnni() {
+#if defined(__x86_64__)
+  return cpu_isa() >= Isa::kAvx2 && ((Leaf7(1).eax >> 4) & 1);
+#else
+  return false;
+#endif
+}
+
 std::string_view cpu_vendor() {
   static const std::string vendor = [] {
     std::string text;

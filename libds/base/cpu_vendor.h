@@ -1,4 +1,5 @@
-// Who made the CPU, where equal instructions run at different speeds.
+// What a CPU is beyond its level of instructions (base/cpu.h): who made it, where equal instructions run at different
+// speeds, and extensions that levels do not imply.
 #pragma once
 
 #include <string_view>
@@ -7,5 +8,7 @@ namespace ds {
 
 // CPUID's vendor string, "GenuineIntel" or "AuthenticAMD"; empty on other architectures.
 std::string_view cpu_vendor();
+// vpdpbusd on 256-bit registers without AVX-512; false where DS_ISA forbids AVX2.
+bool cpu_has_avx_vnni();
 
 }  // namespace ds

@@ -198,6 +198,9 @@ class DepthwiseKernel final : public Kernel {
   std::vector<int16_t> taps_;
 };
 
+// Whether w is [K, N] instead of one row per output channel.
+bool is_matrix(const Node& node) { return node.op == "QMatMul" && node.attr_int("trans_b", 0) == 0; }
+
 using ShapeOf = std::function<NhwcConv(const KernelQuery&)>;
 
 // Weights have zero point 0, or 128 when they are unsigned.
@@ -211,14 +214,17 @@ std::string needs_symmetric_weights(const KernelQuery& q) {
 KernelDef tile_kernel(const char* name, ShapeOf shape_of) {
   KernelDef k;
   k.name = name;
-  k.isa = Isa::kVnni;
-  k.decline = [](const KernelQuery& q) {
-    const std::string why = needs_constants(q);
-    return why.empty() ? needs_symmetric_weights(q) : why;
+  k.isa = Isa::kAvx2;
+  k.decline = [shape_of](const KernelQuery& q) {
+    std::string why = needs_constants(q);
+    if (why.empty()) why = needs_symmetric_weights(q);
+    if (!why.empty() || !kernels::tile_isa(kernels::TileType::kU8S8, q.isa)->saturates) return why;
+    const auto given = q.in(1).dtype == DType::kI8 ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted;
+    return ops::require(kernels::pairs_fit(shape_of(q), is_matrix(q.node), q.constant(1)->transient().raw(), given), "pairs of products do not fit 16 bits");
   };
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));
-    p->matrix = q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0;
+    p->matrix = is_matrix(q.node);
     return std::make_unique<TileKernel>(std::move(p), *kernels::tile_isa(kernels::TileType::kU8S8, q.isa), q.in(0).dtype, q.threads);
   };
   return k;
@@ -231,7 +237,7 @@ KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
   k.decline = needs_constants;
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));
-    p->matrix = q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0;
+    p->matrix = is_matrix(q.node);
     return std::make_unique<PackedKernel>(std::move(p), kernels::avx2_qgemm(), q.threads);
   };
   return k;
@@ -243,7 +249,7 @@ KernelDef reference_kernel(const char* name, ShapeOf shape_of) {
   k.decline = needs_constants;
   k.create = [shape_of](const KernelQuery& q) {
     auto p = prepare(q, shape_of(q));
-    if (q.node.op == "QMatMul" && q.node.attr_int("trans_b", 0) == 0) {
+    if (is_matrix(q.node)) {
       // The reference wants one row per output.
       const int64_t depth = p->shape.channels, columns = p->shape.out_channels;
       Tensor turned = Tensor::empty(p->w.dtype(), {columns, depth});

@@ -14,12 +14,13 @@ using kernels::TileType;
 
 class FinishSink final : public kernels::ProductSink {
  public:
-  explicit FinishSink(const kernels::Finish& finish) : finish_(finish) {}
+  FinishSink(Isa isa, const kernels::Finish& finish) : run_(isa >= Isa::kAvx512 ? kernels::finish_avx512 : kernels::finish_avx2), finish_(finish) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
-    kernels::finish_avx512(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
+    run_(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
   }
 
  private:
+  kernels::FinishFn* run_;
   const kernels::Finish& finish_;
 };
 
@@ -30,7 +31,7 @@ TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : TileT
 class TileKernel final : public Kernel {
  public:
   TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
-      : shape_(shape), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
+      : shape_(shape), level_(q.isa), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
         given_(q.in(0).dtype == DType::kBF16 ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32) {
     const auto weights = q.in(1).dtype == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
     const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
@@ -49,11 +50,12 @@ class TileKernel final : public Kernel {
     finish.y = c.output(0).mutable_raw();
     finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
     finish.channels = shape_.out_channels;
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(finish), threads_, c.workspace());
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(level_, finish), threads_, c.workspace());
   }
 
  private:
   NhwcConv shape_;
+  Isa level_;
   const TileIsa& isa_;
   int threads_;
   kernels::Epilogue epilogue_;
@@ -107,7 +109,7 @@ constexpr int64_t kLeastGroupChannels = 8;
 KernelDef tile_conv() {
   KernelDef k;
   k.name = "tile/conv";
-  k.isa = Isa::kAvx512;
+  k.isa = Isa::kAvx2;
   k.decline = [](const KernelQuery& q) -> std::string {
     if (std::string why = declines_operands(q); !why.empty()) return why;
     if (q.in(0).rank() > 4) return "three spatial axes";
@@ -133,7 +135,7 @@ KernelDef tile_conv() {
 KernelDef tile_matmul() {
   KernelDef k;
   k.name = "tile/matmul";
-  k.isa = Isa::kAvx512;
+  k.isa = Isa::kAvx2;
   k.decline = [](const KernelQuery& q) -> std::string {
     if (std::string why = declines_operands(q); !why.empty()) return why;
     if (q.in(1).rank() != 2 || q.in(0).rank() < 1) return "the right operand is not a matrix";

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <ostream>
 
+#include "libds/base/cpu_vendor.h"
 #include "libds/base/half.h"
 #include "libds/base/parallel.h"
 #include "libds/base/random.h"
@@ -93,6 +94,9 @@ std::vector<Kind> kinds() {
   all.push_back({"portable_f32", T::kF32, []() -> const TileIsa& { return portable_tile(TileType::kF32); }, Isa::kPortable, false, A::kF32});
   all.push_back({"portable_bf16", T::kBf16, []() -> const TileIsa& { return portable_tile(TileType::kBf16); }, Isa::kPortable, false, A::kF32});
 #if defined(__x86_64__)
+  all.push_back({"avx2_f32", T::kF32, avx2_tile_f32, Isa::kAvx2, false, A::kF32});
+  all.push_back({"avx2_u8", T::kU8S8, avx2_tile_u8s8, Isa::kAvx2, false, A::kU8});
+  if (cpu_has_avx_vnni()) all.push_back({"avx_vnni_s8", T::kU8S8, avx_vnni_tile_u8s8, Isa::kAvx2, false, A::kS8});
   all.push_back({"avx512_f32", T::kF32, avx512_tile_f32, Isa::kAvx512, false, A::kF32});
   all.push_back({"avx512_bf16_of_f32", T::kBf16, avx512_tile_bf16, Isa::kVnni, false, A::kF32});
   all.push_back({"avx512_bf16", T::kBf16, avx512_tile_bf16, Isa::kVnni, false, A::kBf16});
@@ -139,7 +143,9 @@ Operand weights(const Kind& kind, int64_t n, Random& random) {
   Operand o;
   for (int64_t i = 0; i < n; ++i) {
     const auto x = static_cast<float>(random.normal());
-    const auto byte = static_cast<int8_t>(static_cast<int>(random.uniform() * 256) - 128);
+    // Tiles that saturate want pairs that do not.
+    const int range = kind.get().saturates ? 128 : 256;
+    const auto byte = static_cast<int8_t>(static_cast<int>(random.uniform() * range) - range / 2);
     if (kind.type == TileType::kF32) put(o, x, x);
     else if (kind.type == TileType::kBf16) put(o, x, static_cast<float>(bf16(x)));
     else put(o, byte, byte);
@@ -228,6 +234,16 @@ TEST_P(PackedProduct, EqualsDirectSums) {
       }
     }
   }
+}
+
+TEST(PackedProduct, PairsThatFit) {
+  const NhwcConv s = matmul_shape(1, 4, 2);
+  const int8_t fits[] = {64, -128, 64, 0, 0, 127, -127, -127}, not_within[] = {64, 0, 65, 0, 0, 0, 0, 0}, less[] = {-64, 0, -65, 0, 0, 0, 0, 0};
+  EXPECT_TRUE(pairs_fit(s, true, fits, WeightType::kS8));
+  EXPECT_FALSE(pairs_fit(s, true, not_within, WeightType::kS8));
+  EXPECT_FALSE(pairs_fit(s, true, less, WeightType::kS8));
+  const uint8_t shifted[] = {192, 0, 192, 128, 128, 255, 1, 1};  // the first, plus 128
+  EXPECT_TRUE(pairs_fit(s, true, shifted, WeightType::kU8Shifted));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, PackedProduct, testing::ValuesIn(kinds()), [](const auto& info) { return std::string(info.param.name); });

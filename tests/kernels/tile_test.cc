@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "libds/base/cpu_vendor.h"
 #include "libds/base/random.h"
 #include "tests/support/amx_emulator.h"
 
@@ -41,6 +42,8 @@ std::vector<Candidate> candidates() {
   all.push_back({"portable_u8s8", TileType::kU8S8,
                  []() -> const TileIsa& { return portable_tile(TileType::kU8S8); }, Isa::kPortable});
 #if defined(__x86_64__)
+  all.push_back({"avx2_f32", TileType::kF32, avx2_tile_f32, Isa::kAvx2});
+  if (cpu_has_avx_vnni()) all.push_back({"avx_vnni_u8s8", TileType::kU8S8, avx_vnni_tile_u8s8, Isa::kAvx2});
   all.push_back({"avx512_f32", TileType::kF32, avx512_tile_f32, Isa::kAvx512});
   all.push_back({"avx512_bf16", TileType::kBf16, avx512_tile_bf16, Isa::kVnni});
   all.push_back({"avx512_u8s8", TileType::kU8S8, avx512_tile_u8s8, Isa::kVnni});

@@ -1,0 +1,142 @@
+// AVX2 tiles: up to 6 rows by 1 panel in 12 accumulators of 8 columns, two registers of weights, one broadcast group
+// and one temporary: all 16 registers. Two panels are taken one after the other.
+//
+// 8 bits: vpmaddubsw adds pairs of products in 16 bits and saturates, vpmaddwd adds the pairs: exact for weights whose
+// neighbours in depth keep 255 (|w0| + |w1|) within 16 bits (TileIsa::saturates). CPUs with AVX-VNNI have vpdpbusd, which
+// does both in one step and never saturates.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "kernels/tile.h"
+
+namespace ds::kernels {
+namespace {
+
+constexpr int kMaxRows = 6;
+
+// c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill.
+struct F32 {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
+    __m256i x;
+    asm("vbroadcastss %[group], %[x]\n\t"
+        "vfmadd231ps %[b0], %[x], %[c0]\n\t"
+        "vfmadd231ps %[b1], %[x], %[c1]"
+        : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1));
+  }
+};
+
+struct Saturating {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
+    __m256i x, product;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "vpmaddubsw %[b0], %[x], %[product]\n\t"
+        "vpmaddubsw %[b1], %[x], %[x]\n\t"
+        "vpmaddwd %[ones], %[product], %[product]\n\t"
+        "vpmaddwd %[ones], %[x], %[x]\n\t"
+        "vpaddd %[product], %[c0], %[c0]\n\t"
+        "vpaddd %[x], %[c1], %[c1]"
+        : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x), [product] "=&x"(product)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1), [ones] "m"(kOnes));
+  }
+  alignas(32) static constexpr int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+};
+
+struct Vnni {
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
+    __m256i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "%{vex%} vpdpbusd %[b0], %[x], %[c0]\n\t"
+        "%{vex%} vpdpbusd %[b1], %[x], %[c1]"
+        : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1));
+  }
+};
+
+inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+
+template <typename Product, int kRows>
+void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c) {
+  __m256i sum[kRows][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+    sum[r][0] = t.accumulate ? load(c + r * t.c_stride) : _mm256_setzero_si256();
+    sum[r][1] = t.accumulate ? load(c + r * t.c_stride + 8) : _mm256_setzero_si256();
+  }
+  for (int64_t tap = 0; tap < t.taps; ++tap, a += t.a_step) {
+    const std::byte* row[kRows];
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) row[r] = a[r] + t.a_offset;
+    const int64_t bytes = t.groups * kGroupBytes;
+    for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
+      const __m256i b0 = load(b), b1 = load(b + 32);
+#pragma GCC unroll 6
+      for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, b1, sum[r][0], sum[r][1]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+    store(c + r * t.c_stride, sum[r][0]);
+    store(c + r * t.c_stride + 8, sum[r][1]);
+  }
+}
+
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*);
+
+template <typename Product, int... kRows>
+TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
+  static constexpr TileFn kTable[] = {tile<Product, kRows + 1>...};
+  return kTable[rows - 1];
+}
+
+// `rows_at(r, n)` gives the pointers of rows r to r + n.
+template <typename Product, typename RowsAt>
+void sweep(const TileTaps& t, RowsAt rows_at) {
+  if (t.rows <= 0) return;
+  const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;  // rows are shared out evenly
+  for (int64_t p = 0; p < t.panels; ++p) {
+    int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
+    for (int64_t i = 0, r = 0; i < parts; ++i) {
+      const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
+      constexpr std::make_integer_sequence<int, kMaxRows> kAll;
+      tile_of<Product>(rows, kAll)(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride);
+      r += rows;
+    }
+  }
+}
+
+template <typename Product>
+void taps(const TileTaps& t) {
+  sweep<Product>(t, [&](int64_t r, int64_t) { return t.a + r; });
+}
+
+template <typename Product>
+void block(const TileBlock& k) {
+  const std::byte* rows_here[kMaxRows];
+  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
+  sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
+    for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
+    return rows_here;
+  });
+}
+
+}  // namespace
+
+const TileIsa& avx2_tile_f32() {
+  static constexpr TileIsa isa = {"avx2", 1, 1, block<F32>, taps<F32>};
+  return isa;
+}
+
+const TileIsa& avx2_tile_u8s8() {
+  static constexpr TileIsa isa = {"avx2", 1, 1, block<Saturating>, taps<Saturating>, nullptr, true};
+  return isa;
+}
+
+const TileIsa& avx_vnni_tile_u8s8() {
+  static constexpr TileIsa isa = {"avx_vnni", 1, 1, block<Vnni>, taps<Vnni>};
+  return isa;
+}
+
+}  // namespace ds::kernels
