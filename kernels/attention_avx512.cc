@@ -23,9 +23,8 @@ struct Avx512 {
   DS_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   DS_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
 
-  // 2^x = 2^floor(x) p(x - floor(x)), a minimax polynomial of relative error 8e-8.
+  // 2^x = 2^floor(x) p(x - floor(x)), a minimax polynomial of relative error 8e-8; 0 below 2^-126. NaN stays.
   DS_INLINE V exp2(V x) {
-    x = max(all(-200), x);  // -inf has no fraction; NaN stays
     const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     V p = all(0.0018671302f);
     p = fma(p, r, all(0.0090170298f));
@@ -33,7 +32,7 @@ struct Avx512 {
     p = fma(p, r, all(0.24016444f));
     p = fma(p, r, all(0.69315130f));
     p = fma(p, r, all(1));
-    return _mm512_scalef_ps(p, x);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, all(-126), _CMP_NLT_UQ), p, x);
   }
   // As tanh8 in simd_avx2.h.
   DS_INLINE V tanh(V x) {

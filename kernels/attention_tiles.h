@@ -348,7 +348,7 @@ class AttentionTiles {
 
   template <int kVecs>
   void wide_scores(const float* k) {
-    const float* at = gathered(k, a_.k.row, a_.D, d_, k_);
+    const float* at = a_.k.row % 512 == 0 ? gathered(k, a_.k.row, a_.D, d_, k_) : k;
     RegisterTile<Simd, false>::template product<kVecs>(width_, a_.D, at, at == k ? a_.k.row : d_, q_, s_);
   }
 
@@ -452,6 +452,7 @@ class AttentionTiles {
 #pragma GCC unroll 16
         for (int i = 0; i < kAtOnce; ++i) {
           const V x = Simd::load(key[i] + d);
+          __builtin_prefetch(key[i] + d + 16 * a_.k.row);
 #pragma GCC unroll 4
           for (int p = 0; p < kRows; ++p) sum[p * kAtOnce + i] = Simd::fma(x, Simd::load(q[p] + d), sum[p * kAtOnce + i]);
         }
@@ -551,7 +552,10 @@ class AttentionTiles {
       for (int64_t j = 0; j < width_; ++j, v += a_.v.row) {
         V x[kVecs];
 #pragma GCC unroll 8
-        for (int i = 0; i < kVecs; ++i) x[i] = get(v + i * W);
+        for (int i = 0; i < kVecs; ++i) {
+          x[i] = get(v + i * W);
+          __builtin_prefetch(v + i * W + 16 * a_.v.row);
+        }
 #pragma GCC unroll 4
         for (int p = 0; p < kRows; ++p) {
           const V weight = Simd::all(s_[(r + p) * kKeys + j]);
