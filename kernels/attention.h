@@ -42,6 +42,7 @@ struct AttentionOperands {
   const int64_t* offset;  // [B]
   T* y;                   // zeros where no key is seen
   T* scores;              // [B, H, L, S]; null: not wanted
+  T* log_sum = nullptr;   // [B, H, L]: log of the sum of exp(score) over the keys seen, -inf where none is; null: not wanted
 };
 
 // Scratch elements for `parts` tasks at a time.
@@ -49,9 +50,15 @@ int64_t attention_scratch(const Attention& a, int parts);
 template <typename T>
 void attention(const Attention& a, const AttentionOperands<T>& o, int parts, T* scratch);
 
+// In register tiles (kernels/attention_tiles.h). The same bits for any number of threads.
 namespace avx2 {
+int64_t attention_scratch(const Attention& a, int parts);
 void attention(const Attention& a, const AttentionOperands<float>& o, int parts, float* scratch);
 }  // namespace avx2
+namespace avx512 {
+int64_t attention_scratch(const Attention& a, int parts);
+void attention(const Attention& a, const AttentionOperands<float>& o, int parts, float* scratch);
+}  // namespace avx512
 
 // Rotary position embedding (Su et al., 2021): the first R elements of each head are rotated in pairs,
 // (j, j + R/2) or, interleaved, (2j, 2j+1), by the angle whose cosine and sine are at row `at` of the

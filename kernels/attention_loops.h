@@ -1,4 +1,4 @@
-// The loops of attention, compiled for several instruction sets: internal linkage, no library templates.
+// The loops of attention for any type and machine: what the register tiles (attention_tiles.h) are compared with.
 //
 // A task is kRows rows (a row is one query of one head; heads of a group share their keys). Its keys come
 // in tiles of kColumns: scores = rows times the tile, transposed into a panel; the running maximum m and
@@ -195,6 +195,8 @@ class AttentionTask {
       const T factor = row.sum == 0 ? T(0) : static_cast<T>(1 / row.sum);
       T* y = o_.y + b_ * a_.y.sample + row.head * a_.y.head + row.query * a_.y.row;
       for (int64_t e = 0; e < a_.E; ++e) y[e] = row.sum == 0 ? T(0) : acc_[r * a_.E + e] * factor;
+      if (o_.log_sum != nullptr)
+        o_.log_sum[(b_ * a_.H + row.head) * a_.L + row.query] = row.sum == 0 ? kNever : row.most + static_cast<T>(__builtin_log(row.sum));
       if (o_.scores == nullptr || a_.stage != ScoreStage::kProbability) continue;
       T* p = scores_of(row);
       for (int64_t j = 0; j < a_.S; ++j)

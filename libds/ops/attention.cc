@@ -243,8 +243,8 @@ void join(const ops::AttentionSizes<int64_t>& s, int64_t size, const T* past, co
   });
 }
 
-template <typename T, typename Run>
-void run_attention(const Bound& r, const KernelContext& c, int parts, Run run) {
+template <typename T, typename Fn>
+void run_attention(const Bound& r, const KernelContext& c, int parts, const Fn& fn) {
   const auto& s = r.sizes;
   T* scratch = reinterpret_cast<T*>(c.workspace());
   std::vector<int64_t> keys(static_cast<size_t>(s.B), s.S), offset(static_cast<size_t>(s.B), s.past);
@@ -255,7 +255,7 @@ void run_attention(const Bound& r, const KernelContext& c, int parts, Run run) {
     offset[static_cast<size_t>(b)] = length - s.L;
   }
   const T *k = c.input(kK).data<T>(), *v = c.input(kV).data<T>();
-  T* rest = scratch + kernels::attention_scratch(r.a, parts);
+  T* rest = scratch + fn.scratch(r.a, parts);
   const auto present = [&](size_t past, size_t output, int64_t size, const HeadLayout& layout, const T* fresh) -> const T* {
     if (!r.past && !c.has_output(output)) return fresh;
     T* to = c.has_output(output) ? c.output(output).mutable_data<T>() : rest;
@@ -271,31 +271,42 @@ void run_attention(const Bound& r, const KernelContext& c, int parts, Run run) {
     else o.bias = c.input(kMask).data<T>();
   }
   if (c.has_output(kScores)) o.scores = c.output(kScores).mutable_data<T>();
-  run(r.a, o, parts, scratch);
+  fn.run(r.a, o, parts, scratch);
 }
 
-template <bool kAvx2>
-KernelDef attention_kernel() {
+// What one instruction set offers for elements of type T.
+template <typename T>
+struct AttentionFn {
+  int64_t (*scratch)(const Attention&, int parts) = kernels::attention_scratch;
+  void (*run)(const Attention&, const kernels::AttentionOperands<T>&, int parts, T* scratch) = kernels::attention<T>;
+};
+
+template <typename T>
+std::unique_ptr<Kernel> make_attention(const KernelQuery& q, const AttentionFn<T>& fn) {
+  const Bound r = bind(q);
+  const int parts = q.threads;
+  const auto& s = r.sizes;
+  const int64_t joined = r.past ? checked_mul(s.B * s.G * s.S, s.D + s.E) : 0;
+  const size_t workspace = static_cast<size_t>(fn.scratch(r.a, parts) + joined) * sizeof(T);
+  return make_kernel([r, parts, fn](const KernelContext& c) { run_attention<T>(r, c, parts, fn); }, workspace);
+}
+
+KernelDef attention_kernel(const char* name, Isa isa, AttentionFn<float> fn) {
   KernelDef k;
-  k.name = kAvx2 ? "avx2/attention" : "portable/attention";
-  k.isa = kAvx2 ? Isa::kAvx2 : Isa::kPortable;
-  if (kAvx2) k.decline = [](const KernelQuery& q) { return ops::require(q.in(kQ).dtype == DType::kF32, "needs f32"); };
+  k.name = name;
+  k.isa = isa;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(kQ).dtype == DType::kF32, "needs f32"); };
+  k.create = [fn](const KernelQuery& q) { return make_attention<float>(q, fn); };
+  return k;
+}
+
+KernelDef portable_attention_kernel() {
+  KernelDef k;
+  k.name = "portable/attention";
   k.create = [](const KernelQuery& q) {
-    const Bound r = bind(q);
-    const int parts = q.threads;
-    const auto& s = r.sizes;
-    const int64_t joined = r.past ? checked_mul(s.B * s.G * s.S, s.D + s.E) : 0;
-    const size_t element = dtype_size(q.in(kQ).dtype);
-    const size_t workspace = static_cast<size_t>(kernels::attention_scratch(r.a, parts) + joined) * element;
-    return make_kernel(
-        [r, parts](const KernelContext& c) {
-          if constexpr (kAvx2) return run_attention<float>(r, c, parts, kernels::avx2::attention);
-          dispatch_float(c.input(kQ).dtype(), [&](auto tag) {
-            using T = decltype(tag);
-            run_attention<T>(r, c, parts, kernels::attention<T>);
-          });
-        },
-        workspace);
+    std::unique_ptr<Kernel> kernel;
+    dispatch_float(q.in(kQ).dtype, [&](auto tag) { kernel = make_attention<decltype(tag)>(q, {}); });
+    return kernel;
   };
   return k;
 }
@@ -317,7 +328,10 @@ void register_attention(OpRegistry& registry) {
     return cost;
   };
   def.widens_halves = true;
-  def.kernels = {attention_kernel<true>(), attention_kernel<false>()};
+  namespace avx2 = kernels::avx2;
+  namespace avx512 = kernels::avx512;
+  def.kernels = {attention_kernel("avx512/attention", Isa::kAvx512, {avx512::attention_scratch, avx512::attention}),
+                 attention_kernel("avx2/attention", Isa::kAvx2, {avx2::attention_scratch, avx2::attention}), portable_attention_kernel()};
   registry.add(std::move(def));
 }
 
