@@ -207,6 +207,7 @@ class Fuser {
     if (n.is("Relu")) return simple("relu");
     if (n.is("Sigmoid")) return simple("sigmoid");
     if (n.is("HardSwish")) return simple("hardswish");
+    if (n.is("Swish") && n.attr_float("alpha", 1.0f) == 1.0f) return simple("silu");
     if (n.is("Clip")) {
       constexpr double kMost = std::numeric_limits<float>::max();
       const auto low = n.input(1) == kNone ? std::optional(-kMost) : scalar(n.input(1));
