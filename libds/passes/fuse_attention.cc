@@ -328,8 +328,8 @@ class AttentionFinder {
     return h.heads != kNone ? h.heads : rw_.emit("Transpose", {h.tokens}, {{"perm", Perm{0, 2, 1, 3}}});
   }
 
-  // One addend for all masks, with a column for every key. Its sum has the rounding of the mask alone.
-  ValueId mask(const Match& m, const Operands& o) {
+  // One addend for all masks, with a column for every key; `k` is the operand made for keys, its length along `axis`.
+  ValueId mask(const Match& m, ValueId past, ValueId k, int64_t axis) {
     ValueId sum = kNone;
     for (auto step = m.masks.rbegin(); step != m.masks.rend(); ++step) {
       if (step->condition == kNone) {
@@ -340,17 +340,15 @@ class AttentionFinder {
       sum = rw_.emit("Where", {step->condition, step->hides ? step->low : sum, step->hides ? sum : step->low});
     }
     if (sum == kNone || pattern_.dims(sum)->back() == m.scores[3]) return sum;
-    return rw_.emit("Expand", {sum, key_count(m.scores[3], o)});
+    return rw_.emit("Expand", {sum, key_count(m.scores[3], past, k, axis)});
   }
 
   // How many keys there are, [1].
-  ValueId key_count(Dim known, const Operands& o) {
+  ValueId key_count(Dim known, ValueId past, ValueId k, int64_t axis) {
     if (known.known()) return ints({known.raw});
-    const auto length = [&](ValueId of, int64_t axis) { return rw_.emit("Shape", {of}, {{"start", axis}, {"end", axis + 1}}); };
-    const ValueId fresh = o.k.tokens != kNone   ? length(o.k.tokens, 1)
-                          : o.k.packed != kNone ? length(o.k.packed, 1)
-                                                : length(o.k.heads, static_cast<int64_t>(kLengthAxis));
-    return o.past_k == kNone ? fresh : rw_.emit("Add", {length(o.past_k, static_cast<int64_t>(kLengthAxis)), fresh});
+    const auto length = [&](ValueId of, int64_t along) { return rw_.emit("Shape", {of}, {{"start", along}, {"end", along + 1}}); };
+    const ValueId fresh = length(k, axis);
+    return past == kNone ? fresh : rw_.emit("Add", {length(past, static_cast<int64_t>(kLengthAxis)), fresh});
   }
 
   void replace(const Match& m, const Operands& o) {
@@ -359,7 +357,8 @@ class AttentionFinder {
     const bool split = o.q.unfolds() && o.k.unfolds() && o.v.unfolds();
     const auto operand = [&](const Heads& h) { return split ? unfolded(h) : folded(h); };
     rw_.insert_before(graph_.value(m.y).producer);
-    std::vector<ValueId> inputs = {operand(o.q), operand(o.k), operand(o.v), mask(m, o), o.past_k, o.past_v};
+    const ValueId q = operand(o.q), k = operand(o.k), v = operand(o.v);
+    std::vector<ValueId> inputs = {q, k, v, mask(m, o.past_k, k, split ? 1 : static_cast<int64_t>(kLengthAxis)), o.past_k, o.past_v};
     while (inputs.back() == kNone) inputs.pop_back();
     Attributes attrs = {{"scale", static_cast<float>(m.scale)}};
     const int64_t heads = o.q.dims[kHeadAxis].raw;

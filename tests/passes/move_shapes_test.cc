@@ -93,12 +93,11 @@ TEST_F(MoveShapes, ViewsInARowAreOneOrNone) {
   EXPECT_EQ(after(merge_views, rw.emit("Abs", {reshape(there, {0, 6, -1})}), {5, 6, 4}), "Abs");
 }
 
-TEST_F(MoveShapes, AViewThatCopiesItsOperandsSizesKeepsThem) {
+TEST_F(MoveShapes, SizesThatAViewCopiesFromTheOneBeforeAreKnown) {
   const ValueId x = input({graph->symbol("batch"), 6, 4});
   const ValueId axes = rw.add_constant("axes", Tensor::of<int64_t>({1}, {0}));
   const ValueId there = reshape(rw.emit("Unsqueeze", {x, axes}), {1, -1, 8, 3});
-  EXPECT_EQ(after(merge_views, rw.emit("Abs", {reshape(there, {-1, 0, 4, 2, 3})}), {5, 6, 4}), "Unsqueeze Reshape Reshape Abs")
-      << "the new first size is not known to be that of x";
+  EXPECT_EQ(after(merge_views, rw.emit("Abs", {reshape(there, {-1, 0, 4, 2, 3})}), {5, 6, 4}), "Reshape Abs");
 }
 
 TEST_F(MoveShapes, OneUnknownSizeIsInferred) {
