@@ -1,6 +1,7 @@
 #include "libds/passes/fuse_attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "libds/passes/pattern.h"
@@ -17,7 +18,8 @@ struct Heads {
   ValueId tokens = kNone;  // [batch, length, heads, size]; kNone: unknown
   ValueId packed = kNone;  // [batch, length, parts, heads, size], of which it is part `part`
   int64_t part = 0;
-  Dims dims;  // of the heads
+  ValueId plain = kNone;  // [batch, length, heads * size], when it is to be read in place of the tokens
+  Dims dims;              // of the heads
   bool unfolds() const { return tokens != kNone || packed != kNone; }
 };
 
@@ -31,7 +33,7 @@ struct Match {
   NodeId softmax = kNone;
   ValueId q = kNone, k = kNone, v = kNone;  // k: as the product takes it, transposed
   ValueId y = kNone;                        // [batch, heads, length, size]
-  double scale = 1;
+  double scale = 1, softcap = 0;
   std::vector<MaskStep> masks;  // the innermost last
   Dims scores;
 };
@@ -40,6 +42,7 @@ struct Operands {
   Heads q, k, v;
   ValueId past_k = kNone, past_v = kNone;  // [batch, groups, past, size]
   ValueId joined_k = kNone, joined_v = kNone;
+  bool unfold() const { return q.unfolds() && k.unfolds() && v.unfolds(); }
 };
 
 class AttentionFinder {
@@ -101,6 +104,7 @@ class AttentionFinder {
     if (n->is("MatMul")) return true;
     if (n->is("Mul") || n->is("Div")) return pattern_.scalar(n->input(1)) ? leads_to_scores(n->input(0), depth + 1)
                                             : n->is("Mul") && pattern_.scalar(n->input(0)) && leads_to_scores(n->input(1), depth + 1);
+    if (n->is("Tanh")) return leads_to_scores(n->input(0), depth + 1);
     if (n->is("Add")) return leads_to_scores(n->input(0), depth + 1) || leads_to_scores(n->input(1), depth + 1);
     return n->is("Where") && (leads_to_scores(n->input(1), depth + 1) || leads_to_scores(n->input(2), depth + 1));
   }
@@ -112,16 +116,19 @@ class AttentionFinder {
       const Node* n = pattern_.producer(id);
       if (n == nullptr || pattern_.only_user(id) == kNone) return false;
       if (n->is("MatMul")) break;
-      if (const auto factor = factor_of(*n)) {
+      if (const auto capped = capped_by(*n); capped && !scaled && m.softcap == 0) {
+        m.softcap = capped->first;
+        id = capped->second;
+      } else if (const auto factor = factor_of(*n)) {
         m.scale *= factor->first;
         id = factor->second;
         scaled = true;
-      } else if (n->is("Add") && !scaled) {
+      } else if (n->is("Add") && !scaled && m.softcap == 0) {
         const bool left = leads_to_scores(n->input(0));
         if (!left && !leads_to_scores(n->input(1))) return false;
         m.masks.push_back({n->input(left ? 1 : 0)});
         id = n->input(left ? 0 : 1);
-      } else if (n->is("Where") && !scaled) {
+      } else if (n->is("Where") && !scaled && m.softcap == 0) {
         // Where the scores are replaced it is the same as an addend so low that they do not matter.
         constexpr double kLow = -1e30;
         const bool hides = pattern_.scalar(n->input(1)).has_value();
@@ -140,6 +147,17 @@ class AttentionFinder {
     if (dims == nullptr || dims->size() != 4) return false;
     m.scores = *dims;
     return true;
+  }
+
+  // c tanh(s / c): c and s.
+  std::optional<std::pair<double, ValueId>> capped_by(const Node& n) const {
+    const auto outer = n.is("Mul") ? factor_of(n) : std::nullopt;
+    const Node* tanh = outer ? pattern_.made_by(outer->second, "Tanh") : nullptr;
+    if (tanh == nullptr || outer->first <= 0 || pattern_.only_user(outer->second) == kNone || pattern_.only_user(tanh->input(0)) == kNone) return std::nullopt;
+    const Node* inner = pattern_.producer(tanh->input(0));
+    const auto factor = inner == nullptr ? std::nullopt : factor_of(*inner);
+    if (!factor || std::abs(factor->first * outer->first - 1) > 1e-6) return std::nullopt;
+    return std::pair(outer->first, factor->second);
   }
 
   // Mul or Div by a constant number: the factor and the other operand.
@@ -263,10 +281,21 @@ class AttentionFinder {
     if (groups < 1 || heads % groups != 0 || v->dims[kHeadAxis].raw != groups || q->dims[kSizeAxis] != k->dims[kSizeAxis]) return std::nullopt;
     if (q->dims[0] != k->dims[0] || q->dims[0] != v->dims[0]) return std::nullopt;
     if (m.scores[kHeadAxis] != q->dims[kHeadAxis]) return std::nullopt;
-    m.scale = scale;
     Operands o{*q, *k, *v};
     take_cache(o);
+    for (Heads* h : {&o.q, &o.k})
+      if (o.unfold()) take_scale(*h, scale);
+    m.scale = scale;
     return o;
+  }
+
+  // A scale applied before the heads were split.
+  void take_scale(Heads& h, double& scale) const {
+    const Node* reshape = pattern_.made_by(h.tokens, "Reshape");
+    if (h.packed != kNone || reshape == nullptr) return;
+    const Dims *in = pattern_.dims(reshape->input(0)), &d = h.dims;
+    if (in == nullptr || *in != Dims{d[0], d[kLengthAxis], checked_mul(d[kHeadAxis].raw, d[kSizeAxis].raw)}) return;
+    h.plain = without_scale(reshape->input(0), scale);
   }
 
   // Keys and values that are appended to a cache become its past and new ones, where transposes go by that.
@@ -313,6 +342,7 @@ class AttentionFinder {
   }
 
   ValueId unfolded(const Heads& h) {
+    if (h.plain != kNone) return h.plain;
     if (h.packed == kNone) return flat(h.tokens, 4);
     auto& parts = parts_[h.packed];
     if (parts.empty()) {
@@ -354,13 +384,14 @@ class AttentionFinder {
   void replace(const Match& m, const Operands& o) {
     parts_.clear();
     const std::string name = graph_.node(graph_.value(m.y).producer).name;
-    const bool split = o.q.unfolds() && o.k.unfolds() && o.v.unfolds();
+    const bool split = o.unfold();
     const auto operand = [&](const Heads& h) { return split ? unfolded(h) : folded(h); };
     rw_.insert_before(graph_.value(m.y).producer);
     const ValueId q = operand(o.q), k = operand(o.k), v = operand(o.v);
     std::vector<ValueId> inputs = {q, k, v, mask(m, o.past_k, k, split ? 1 : static_cast<int64_t>(kLengthAxis)), o.past_k, o.past_v};
     while (inputs.back() == kNone) inputs.pop_back();
     Attributes attrs = {{"scale", static_cast<float>(m.scale)}};
+    if (m.softcap > 0) attrs["softcap"] = static_cast<float>(m.softcap);
     const int64_t heads = o.q.dims[kHeadAxis].raw;
     if (split) {
       attrs["q_num_heads"] = heads;

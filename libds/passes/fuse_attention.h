@@ -6,7 +6,7 @@
 namespace ds {
 
 // Softmax(Q K^T scale + mask) V, f32 and of rank 4, becomes Attention. The scale may stand before or after the
-// product, on either side or both, as Mul or Div; masks are added, any number of them, or chosen by
+// product, on either side or both, as Mul or Div; c tanh(scores / c) caps them; masks are added, any number of them, or chosen by
 // Where(seen, scores, c) with a c so low that adding it to a score gives it (-1e30 and below). Keys and values that
 // were repeated for groups of query heads (Unsqueeze, Expand, Reshape) are read as they were before.
 //

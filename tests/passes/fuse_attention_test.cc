@@ -92,6 +92,10 @@ TEST(FuseAttention, TheScaleMayStandAnywhere) {
       [&](Layer& l) { return l.op("MatMul", l.op("Mul", l.heads(2), l.number(r * r)), l.transpose(l.heads(3), {0, 1, 3, 2})); },
       [&](Layer& l) { return l.op("MatMul", l.op("Mul", l.heads(2), l.number(r)), l.op("Mul", l.number(r), l.transpose(l.heads(3), {0, 1, 3, 2}))); },
       [&](Layer& l) { return l.op("MatMul", l.op("Div", l.heads(2), l.number(1 / r)), l.transpose(l.op("Mul", l.heads(3), l.number(r)), {0, 1, 3, 2})); },
+      [&](Layer& l) {
+        const ValueId q = l.op("Reshape", l.op("Mul", l.linear(l.x, kWidth, 2), l.number(r * r)), l.ints({0, 0, kHeads, kSize}));
+        return l.scores(l.transpose(q, {0, 2, 1, 3}), l.heads(3));
+      },
       [&](Layer& l) { return l.op("Mul", l.number(r * r), l.op("MatMul", l.heads(2), l.transpose(l.tokens(l.linear(l.x, kWidth, 3)), {0, 2, 3, 1}))); },
   };
   for (const Write& scores : list) {
@@ -99,6 +103,21 @@ TEST(FuseAttention, TheScaleMayStandAnywhere) {
     EXPECT_EQ(fused([&](Layer& l) { return l.merged(l.op("MatMul", l.softmax(scores(l)), l.heads(4))); }, &scale), "Attention");
     EXPECT_NEAR(scale, 1 / std::sqrt(6.0), 1e-7);
   }
+}
+
+TEST(FuseAttention, CappedScores) {
+  const Write gemma = [](Layer& l) {
+    const ValueId s = l.op("Mul", l.scores(l.heads(2), l.heads(3)), l.number(2));
+    const ValueId capped = l.op("Mul", l.rw.emit("Tanh", {l.op("Div", s, l.number(3))}), l.number(3));
+    return l.merged(l.op("MatMul", l.softmax(l.op("Add", capped, l.additive_mask())), l.heads(4)));
+  };
+  float scale = 0;
+  EXPECT_EQ(fused(gemma, &scale), "Attention");
+  EXPECT_FLOAT_EQ(scale, 2);
+  EXPECT_EQ(fused([](Layer& l) {
+    const ValueId capped = l.op("Mul", l.rw.emit("Tanh", {l.op("Div", l.scores(l.heads(2), l.heads(3)), l.number(3))}), l.number(4));
+    return l.merged(l.op("MatMul", l.softmax(capped), l.heads(4)));
+  }).find("Attention"), std::string::npos) << "two caps";
 }
 
 TEST(FuseAttention, OneTransposeForQueriesKeysAndValues) {
