@@ -20,6 +20,7 @@ std::optional<ActivationNode> activation_node(const Graph& graph, NodeId id, con
   if (n.is("Relu")) return simple("relu");
   if (n.is("Sigmoid")) return simple("sigmoid");
   if (n.is("HardSwish")) return simple("hardswish");
+  if (n.is("Swish") && n.attr_float("alpha", 1.0f) == 1.0f) return simple("silu");
   if (n.is("Tanh")) return simple("tanh");
   if (n.is("Gelu")) return simple(n.attr_string("approximate", "none") == "tanh" ? "gelu_tanh" : "gelu");
   if (n.is("Clip")) {

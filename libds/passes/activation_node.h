@@ -12,7 +12,7 @@ struct ActivationNode {
   Attributes attrs;   // as ops/epilogue.h reads them
 };
 
-// What the node does when it is Relu, Clip with constant bounds, Sigmoid, HardSwish, Gelu, Tanh; `is_state`:
+// What the node does when it is Relu, Clip with constant bounds, Sigmoid, HardSwish, Swish, Gelu, Tanh; `is_state`:
 // passes/pass.h.
 std::optional<ActivationNode> activation_node(const Graph& graph, NodeId id, const std::vector<char>& is_state);
 

@@ -3,12 +3,15 @@
 #include <cmath>
 #include <optional>
 
+#include "libds/passes/fuse_gates.h"
+#include "libds/passes/pattern.h"
+
 namespace ds {
 namespace {
 
 class HardSwishFinder {
  public:
-  explicit HardSwishFinder(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
+  explicit HardSwishFinder(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), pattern_(graph_) {}
 
   bool run() {
     bool changed = false;
@@ -31,28 +34,10 @@ class HardSwishFinder {
     NodeId last;  // the node that makes the activation's result
   };
 
-  std::optional<double> scalar(ValueId id) const {
-    if (id == kNone || (static_cast<size_t>(id) < is_state_.size() && is_state_[static_cast<size_t>(id)])) return std::nullopt;
-    const auto& t = graph_.value(id).constant;
-    if (!t || t->numel() != 1 || !is_float(t->dtype())) return std::nullopt;
-    return t->to_doubles()[0];
-  }
+  std::optional<double> scalar(ValueId id) const { return pattern_.scalar(id); }
+  static ValueId partner(const Node& n, ValueId a) { return Pattern::partner(n, a); }
+  NodeId only_user(ValueId id) const { return pattern_.only_user(id); }
   static bool near(std::optional<double> a, double b) { return a && std::abs(*a - b) <= 1e-6 * std::abs(b); }
-
-  // The other operand of a commutative node that has one operand `a`; kNone when it has not.
-  ValueId partner(const Node& n, ValueId a) const {
-    if (n.input(0) == a && n.input(1) != a) return n.input(1);
-    return n.input(1) == a && n.input(0) != a ? n.input(0) : kNone;
-  }
-
-  // The only reader of a value that nothing outside sees.
-  NodeId only_user(ValueId id) const {
-    const Value& v = graph_.value(id);
-    if (v.users.size() != 1 || graph_.is_output(id)) return kNone;
-    for (const State& s : graph_.states())
-      if (s.update == id) return kNone;
-    return v.users[0];
-  }
 
   // Whether the node divides `a` by six.
   bool is_sixth(const Node& n, ValueId a) const {
@@ -92,11 +77,14 @@ class HardSwishFinder {
 
   Graph& graph_;
   Rewriter& rw_;
-  std::vector<char> is_state_;
+  Pattern pattern_;
 };
 
 }  // namespace
 
-bool fuse_activation(Rewriter& rewriter, PassContext&) { return HardSwishFinder(rewriter).run(); }
+bool fuse_activation(Rewriter& rewriter, PassContext&) {
+  const bool hard = HardSwishFinder(rewriter).run();
+  return fuse_gates(rewriter) || hard;
+}
 
 }  // namespace ds

@@ -7,9 +7,12 @@
 #include "libds/base/log.h"
 #include "libds/passes/auto_cast.h"
 #include "libds/passes/fuse_activation.h"
+#include "libds/passes/fuse_attention.h"
 #include "libds/passes/fuse_conv.h"
 #include "libds/passes/fuse_matmul.h"
+#include "libds/passes/fuse_norm.h"
 #include "libds/passes/fuse_qdq.h"
+#include "libds/passes/move_shapes.h"
 
 namespace ds {
 namespace {
@@ -20,6 +23,10 @@ constexpr Pass kIdentities = {"identities", "remove nodes that return their inpu
 constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
 constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in several nodes become one", fuse_activation};
+constexpr Pass kFuseNorm = {"fuse-norm", "layer and RMS normalization spelled out in several nodes become one", fuse_norm};
+constexpr Pass kFuseAttention = {"fuse-attention", "attention spelled out in several nodes becomes one, without its transposes", fuse_attention};
+constexpr Pass kMoveTransposes = {"move-transposes", "transposes meet behind elementwise nodes and cancel", move_transposes};
+constexpr Pass kMergeViews = {"merge-views", "reshapes in a row become one", merge_views};
 constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel constants become weights", fold_into_conv};
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
 constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
@@ -31,8 +38,9 @@ struct Pipeline {
   std::vector<const Pass*> passes;
 };
 
-// Order matters: all others see few operators when lowering came first, folding exposes identities and equal nodes, fusions want a clean graph, quantized patterns are
-// matched before float fusions take them apart, and dead code goes last.
+// Order matters: all others see few operators when lowering came first, folding exposes identities and equal nodes,
+// fusions want a clean graph, quantized patterns are matched before float fusions take them apart, attention is found
+// by its transposes before they move, what it makes of masks is folded and shared by all layers, and dead code goes last.
 const std::vector<Pipeline>& pipelines() {
   static const std::vector<Pipeline> table = {
       {"inference",
@@ -44,6 +52,12 @@ const std::vector<Pipeline>& pipelines() {
            &kFuseQdq,
            &kCommon,
            &kFuseActivation,
+           &kFuseNorm,
+           &kFuseAttention,
+           &kMoveTransposes,
+           &kMergeViews,
+           &kFoldConstants,
+           &kCommon,
            &kFoldIntoConv,
            &kFuseConv,
            &kFuseMatMul,

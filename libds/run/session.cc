@@ -62,6 +62,8 @@ void Session::prepare(Entry& e) {
     Rewriter rw(*specialised);
     specialize(rw, e.shapes, evaluate_node);
     if (lower_nodes(rw)) specialize(rw, e.shapes, evaluate_node);  // what could not be lowered without its rank
+    PassContext context;
+    if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
     e.eager_reason = unplannable_reason(*specialised);
     if (e.eager_reason.empty()) {
       e.plan = compile(specialised, compile_options);
