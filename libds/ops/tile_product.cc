@@ -2,6 +2,7 @@
 
 #include "kernels/finish.h"
 #include "kernels/packed_product.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"
 
@@ -33,12 +34,14 @@ class TileKernel final : public Kernel {
       : shape_(shape), isa_(*kernels::tile_isa(tile_type(q.in(0).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue),
         bf16_(q.in(0).dtype == DType::kBF16) {
     const auto given = bf16_ ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
-    const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-    packed_ = kernels::pack_product(tile_type(q.in(0).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, given);
+    packed_ = pack_once(q, 1, kernels::packing_form(isa_, shape_, matrix), [&] {
+      const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
+      return kernels::pack_product(tile_type(q.in(0).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, given);
+    });
     if (q.in(2).defined() && bf16_ && q.constant(2) != nullptr) bias_ = q.constant(2)->cast(DType::kF32);
   }
-  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, given_, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, *packed_, given_, threads_); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
 
   void run(const KernelContext& c) override {
     kernels::Finish finish;
@@ -48,7 +51,7 @@ class TileKernel final : public Kernel {
     finish.y = c.output(0).mutable_raw();
     finish.channels = shape_.out_channels;
     finish.bf16 = bf16_;
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(finish), threads_, c.workspace());
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(finish), threads_, c.workspace());
   }
 
  private:
@@ -58,7 +61,7 @@ class TileKernel final : public Kernel {
   kernels::Epilogue epilogue_;
   bool bf16_;
   kernels::ActivationType given_ = bf16_ ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32;
-  kernels::PackedWeights packed_;
+  Packing<kernels::PackedWeights> packed_;
   Tensor bias_;  // widened
 };
 
