@@ -22,7 +22,7 @@
 
 namespace ds::kernels {
 
-// Memory on 64-byte boundaries, in huge pages where it is large and the system gives them.
+// Memory on 64-byte boundaries.
 class PackedBytes {
  public:
   PackedBytes() = default;

@@ -1,5 +1,3 @@
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -16,7 +14,6 @@
 namespace ds::kernels {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int64_t kLeastTapBytes = 32;  // shorter pieces cost more in pointers than they are worth
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -168,12 +165,11 @@ void sum_columns(const NhwcConv& s, PackedWeights& packed) {
 
 PackedBytes::PackedBytes(size_t bytes, bool zeros) : bytes_(bytes) {
   if (bytes == 0) return;
-  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  auto* p = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
+  // Ordinary pages: huge ones took longer to get (zeroing, compaction) than all runs gained from them.
+  constexpr size_t kAlignment = 64;
+  auto* p = static_cast<std::byte*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
   if (p == nullptr) throw std::bad_alloc();
   data_.reset(p);
-  if (alignment == kHugePage) madvise(p, rounded, MADV_HUGEPAGE);  // only a hint
   if (zeros) std::memset(p, 0, bytes);
 }
 
@@ -181,7 +177,7 @@ void PackedBytes::Free::operator()(std::byte* p) const { std::free(p); }
 
 std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix) {
   std::string form = std::string("tile ") + isa.name + (matrix ? " matrix" : " conv");
-  for (int64_t n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.dilation_w, s.groups}) form += " " + std::to_string(n);
+  for (int64_t n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.dilation_w, s.groups}) form.append(1, ' ').append(std::to_string(n));
   return form;
 }
 
