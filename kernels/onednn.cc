@@ -27,6 +27,13 @@ void check(dnnl_status_t status) {
   if (status != dnnl_success) fail(ExitCode::kInternal, "oneDNN fails with status {}", static_cast<int>(status));
 }
 
+// What reordering depends on: both descriptors, byte for byte.
+std::string form_of(const dnnl::memory::desc& given, const dnnl::memory::desc& wanted) {
+  std::string form = "onednn ";
+  for (const dnnl::memory::desc* desc : {&given, &wanted}) form.append(reinterpret_cast<const char*>(&desc->data), sizeof desc->data);
+  return form;
+}
+
 }  // namespace
 
 dnnl::engine& engine() {
@@ -37,6 +44,14 @@ dnnl::engine& engine() {
   num_threads();  // makes the calling thread's OpenMP setting ours before oneDNN reads it
   return e;
 }
+
+namespace {
+thread_local int probes = 0;
+}
+
+Probe::Probe() { ++probes; }
+Probe::~Probe() { --probes; }
+bool probing() { return probes > 0; }
 
 // --- Program -----------------------------------------------------------------------------------
 
@@ -65,8 +80,6 @@ void Program::run(const void* const* inputs, void* output, std::byte* workspace)
 }
 
 // --- Impl --------------------------------------------------------------------------------------
-
-void Program::Impl::Free::operator()(void* p) const { std::free(p); }
 
 dnnl::memory Program::Impl::bind(const dnnl::memory::desc& desc, int where, size_t offset) {
   dnnl::memory m(desc, engine(), DNNL_MEMORY_NONE);
@@ -112,17 +125,24 @@ dnnl::memory Program::Impl::weights_as(int slot, const Content& content, const d
                                        const dnnl::memory::desc& wanted) {
   if (!content || given == wanted) return input_as(slot, given, wanted);
   const size_t bytes = (wanted.get_size() + kAlignment - 1) / kAlignment * kAlignment;
-  packed_size += bytes;
-  const std::shared_ptr<const void> plain = content();
-  if (plain == nullptr) return bind(wanted, slot, 0);
-  void* buffer = std::aligned_alloc(kAlignment, bytes);
-  if (buffer == nullptr) fail(ExitCode::kOsError, "out of memory for {} bytes of packed weights", bytes);
-  packed.emplace_back(buffer);
-  dnnl::memory to(wanted, engine(), buffer);
+  const auto reordered = [&]() -> Content::Bytes {
+    const Content::Bytes plain = content.plain();
+    if (plain == nullptr) return nullptr;
+    void* buffer = std::aligned_alloc(kAlignment, bytes);
+    if (buffer == nullptr) fail(ExitCode::kOsError, "out of memory for {} bytes of packed weights", bytes);
+    Content::Bytes owner(buffer, [](const void* p) { std::free(const_cast<void*>(p)); });
+    dnnl::memory from(given, engine(), const_cast<void*>(plain.get())), to(wanted, engine(), buffer);
+    dnnl::reorder(from, to).execute(stream, from, to);
+    stream.wait();
+    return owner;
+  };
+  bool made = true;
+  Content::Bytes buffer = content.share ? content.share(form_of(given, wanted), reordered, made) : reordered();
+  if (made) packed_size += bytes;
+  if (buffer == nullptr) return bind(wanted, slot, 0);
+  dnnl::memory to(wanted, engine(), const_cast<void*>(buffer.get()));
+  packed.push_back(std::move(buffer));
   memories.push_back(to);
-  dnnl::memory from(given, engine(), const_cast<void*>(plain.get()));
-  dnnl::reorder(from, to).execute(stream, from, to);
-  stream.wait();
   return to;
 }
 
@@ -186,7 +206,7 @@ dnnl::memory::desc plain_desc(const std::vector<int64_t>& dims) {
 
 std::unique_ptr<Program> reorder(const std::vector<int64_t>& dims, int from_block, int to_block) {
   auto impl = std::make_unique<Program::Impl>();
-  impl->add_reorder(impl->input(0, activation_desc(dims, from_block)), impl->output(activation_desc(dims, to_block)));
+  if (!probing()) impl->add_reorder(impl->input(0, activation_desc(dims, from_block)), impl->output(activation_desc(dims, to_block)));
   impl->implementation = "reorder";
   return std::make_unique<Program>(std::move(impl));
 }

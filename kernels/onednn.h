@@ -27,9 +27,19 @@ namespace ds::kernels::onednn {
 
 constexpr int kChannelsLast = 0;
 
-// Constant weights, asked for only by programs that pack them. Empty: not constant. May give null in a
-// program that is made for its sizes only and never run.
-using Content = std::function<std::shared_ptr<const void>()>;
+// Constant weights. Empty: not constant.
+struct Content {
+  using Bytes = std::shared_ptr<const void>;
+  // The plain weights, asked for only by programs that pack them. May give null in a program that is made for its
+  // sizes only and never run.
+  std::function<Bytes()> plain;
+  // For weights that several programs pack: what was packed before in this form, else what make() gives (and `made`
+  // is true). Empty: every program packs for itself.
+  using Share = std::function<Bytes(const std::string& form, const std::function<Bytes()>& make, bool& made)>;
+  Share share;
+
+  explicit operator bool() const { return plain != nullptr; }
+};
 
 class Program {
  public:
@@ -49,6 +59,16 @@ class Program {
 
  private:
   std::unique_ptr<Impl> impl_;
+};
+
+// While one exists, makers called by its thread only look whether oneDNN has an implementation: what they return cannot
+// run, and no code is generated for it.
+class Probe {
+ public:
+  Probe();
+  ~Probe();
+  Probe(const Probe&) = delete;
+  Probe& operator=(const Probe&) = delete;
 };
 
 struct ConvRequest {

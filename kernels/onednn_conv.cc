@@ -65,6 +65,7 @@ std::unique_ptr<Program> conv_forward(const ConvRequest& r, std::string& why) {
     const auto pd = forward_pd(r, g, dnnl::prop_kind::forward_inference);
     auto impl = std::make_unique<Program::Impl>();
     impl->implementation = pd.impl_info_str();
+    if (probing()) return impl;
     const auto given_dst = activation_desc(g.dst, r.dst_block), given_weights = plain_desc(g.weights);
     const auto src = impl->input_as(0, activation_desc(g.src, r.src_block), pd.src_desc());
     const auto weights = impl->weights_as(1, r.weights, given_weights, pd.weights_desc());
@@ -87,6 +88,7 @@ std::unique_ptr<Program> conv_grad_input(const ConvRequest& r, std::string& why)
         attributes(), engine(), hint(r, g));
     auto impl = std::make_unique<Program::Impl>();
     impl->implementation = pd.impl_info_str();
+    if (probing()) return impl;
     const auto given = activation_desc(g.src, r.src_block), given_weights = plain_desc(g.weights);
     const auto d_dst = impl->input_as(0, activation_desc(g.dst, r.dst_block), pd.diff_dst_desc());
     const auto weights = impl->weights_as(1, r.weights, given_weights, pd.weights_desc());
@@ -115,6 +117,7 @@ std::unique_ptr<Program> conv_grad_weight(const ConvRequest& r, std::string& why
         attributes(), engine(), hint(r, g));
     auto impl = std::make_unique<Program::Impl>();
     impl->implementation = pd.impl_info_str();
+    if (probing()) return impl;
     const auto given = plain_desc(g.weights);
     const auto src = impl->input_as(0, activation_desc(g.src, r.src_block), pd.src_desc());
     const auto d_dst = impl->input_as(1, activation_desc(g.dst, r.dst_block), pd.diff_dst_desc());

@@ -9,6 +9,7 @@
 namespace ds::kernels::onednn {
 
 dnnl::engine& engine();
+bool probing();  // a Probe exists
 
 struct Program::Impl {
   static constexpr int kOutput = -1, kWorkspace = -2;
@@ -21,15 +22,12 @@ struct Program::Impl {
     dnnl::primitive primitive;
     std::vector<dnnl_exec_arg_t> arguments;
   };
-  struct Free {
-    void operator()(void* p) const;
-  };
 
   dnnl::stream stream{engine()};
   std::vector<dnnl::memory> memories;  // owners of what Bound and Step point to
   std::vector<Bound> bound;
   std::vector<Step> steps;
-  std::vector<std::unique_ptr<void, Free>> packed;
+  std::vector<std::shared_ptr<const void>> packed;
   size_t workspace = 0, packed_size = 0;
   std::string implementation;
 
@@ -43,7 +41,7 @@ struct Program::Impl {
   void add_reorder(const dnnl::memory& from, const dnnl::memory& to);
   // `slot` as the primitive wants it: itself, or reordered into the workspace by a step.
   dnnl::memory input_as(int slot, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted);
-  // The same for content that never changes: reordered now, kept for the program's life.
+  // The same for content that never changes: reordered now, kept for the program's life. Programs share what is equal.
   dnnl::memory weights_as(int slot, const Content& content, const dnnl::memory::desc& given, const dnnl::memory::desc& wanted);
   // Where the primitive writes; when formats differ call finish_output() after adding it.
   dnnl::memory output_from(const dnnl::memory::desc& given, const dnnl::memory::desc& made);

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/nhwc.h"
@@ -21,11 +22,11 @@
 
 namespace ds::kernels {
 
-// Memory on 64-byte boundaries, in huge pages where it is large and the system gives them.
+// Memory on 64-byte boundaries.
 class PackedBytes {
  public:
   PackedBytes() = default;
-  explicit PackedBytes(size_t bytes);  // zeros
+  explicit PackedBytes(size_t bytes, bool zeros = true);
   std::byte* data() { return data_.get(); }
   const std::byte* data() const { return data_.get(); }
   size_t size() const { return bytes_; }
@@ -63,6 +64,9 @@ struct PackedWeights {
 
 // What weights are given as. kU8Shifted: unsigned with zero point 128.
 enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
+
+// Two packings of the same weights are equal when this text is (it names all that pack_product() looks at beside them).
+std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix);
 
 // w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`; null: zeros.
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);

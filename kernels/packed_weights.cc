@@ -1,9 +1,11 @@
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <vector>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "kernels/packed_product.h"
 #include "libds/base/half.h"
@@ -12,7 +14,6 @@
 namespace ds::kernels {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int64_t kLeastTapBytes = 32;  // shorter pieces cost more in pointers than they are worth
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -27,24 +28,135 @@ Piece piece_of(const TileIsa& isa, const NhwcConv& s, int64_t element_bytes) {
   return whole_groups ? Piece::kTap : Piece::kAll;
 }
 
-// Calls store(value, output channel, where) for every weight.
-template <typename T, typename Store>
-void pack_elements(const NhwcConv& s, bool matrix, const T* w, PackedWeights& packed, Store store) {
-  const int64_t gm = s.group_out(), gc = s.group_channels(), plane = s.kernel_h * s.kernel_w;
-  const int64_t bytes = static_cast<int64_t>(sizeof(T)) == 4 && packed.type == TileType::kBf16 ? 2 : static_cast<int64_t>(sizeof(T));
-  const int64_t per_group = kGroupBytes / bytes, piece = s.depth() / packed.pieces;
+// --- columns of depth ------------------------------------------------------------------------------
+
+// One output channel's weights in the order of packed depth, as `packed.groups` groups of 4 bytes. T is what they are
+// given as, U what they become.
+template <typename T, typename U, typename Convert>
+void gather_column(const NhwcConv& s, const PackedWeights& packed, const T* w, Convert convert, uint32_t* groups) {
+  const int64_t gc = s.group_channels(), plane = s.kernel_h * s.kernel_w, piece = s.depth() / packed.pieces;
+  auto* to = reinterpret_cast<std::byte*>(groups);
+  U* row = nullptr;
+  for (int64_t tap = 0, in_piece = piece, at = 0; tap < plane; ++tap) {
+    if (in_piece == piece) {  // a piece begins
+      row = reinterpret_cast<U*>(to + at++ * packed.piece_groups * kGroupBytes);
+      in_piece = 0;
+    }
+    for (int64_t c = 0; c < gc; ++c) row[in_piece + c] = convert(w[c * plane + tap]);
+    in_piece += gc;
+  }
+}
+
+// panel[g][column] = columns[column][g] for the first `groups` groups.
+void turn_columns(int64_t groups, const uint32_t* const* columns, std::byte* panel) {
+  int64_t g = 0;
+#if defined(__SSE2__)
+  for (; g + 4 <= groups; g += 4) {
+    for (int64_t column = 0; column < kPanelColumns; column += 4) {
+      const auto load = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(columns[column + i] + g)); };
+      const __m128i a = load(0), b = load(1), c = load(2), d = load(3);
+      const __m128i ab = _mm_unpacklo_epi32(a, b), cd = _mm_unpacklo_epi32(c, d);
+      const __m128i ab_high = _mm_unpackhi_epi32(a, b), cd_high = _mm_unpackhi_epi32(c, d);
+      const auto store = [&](int64_t i, __m128i row) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(panel + (g + i) * kPanelRowBytes + column * kGroupBytes), row);
+      };
+      store(0, _mm_unpacklo_epi64(ab, cd));
+      store(1, _mm_unpackhi_epi64(ab, cd));
+      store(2, _mm_unpacklo_epi64(ab_high, cd_high));
+      store(3, _mm_unpackhi_epi64(ab_high, cd_high));
+    }
+  }
+#endif
+  for (; g < groups; ++g)
+    for (int64_t column = 0; column < kPanelColumns; ++column)
+      std::memcpy(panel + g * kPanelRowBytes + column * kGroupBytes, columns[column] + g, kGroupBytes);
+}
+
+// Weights [M, C/G, KH, KW]. `as_given`: bytes stay what they are.
+template <typename T, typename U, typename Convert>
+void pack_conv(const NhwcConv& s, const T* w, PackedWeights& packed, bool as_given, Convert convert) {
+  const int64_t gm = s.group_out(), depth = s.depth();
+  const auto per_group = kGroupBytes / static_cast<int64_t>(sizeof(U));
+  const bool in_order = as_given && s.kernel_h * s.kernel_w == 1 && depth % per_group == 0;
+  const int64_t groups = packed.groups;
   parallel_for(s.groups * packed.panels, 1, [&](int64_t begin, int64_t end) {
+    // Columns do not start a multiple of 4096 bytes apart: they would fall into the same lines of the cache.
+    const int64_t stride = groups + kPanelColumns;
+    std::vector<uint32_t> gathered(static_cast<size_t>((in_order ? 1 : kPanelColumns) * stride), 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i % packed.panels * kPanelColumns, columns = std::min(kPanelColumns, gm - first);
-      const int64_t m = i / packed.panels * gm + first;
-      std::byte* panel = packed.data.data() + i * packed.panel_bytes();
-      for (int64_t k = 0; k < s.depth(); ++k) {
-        const int64_t in_piece = k % piece;
-        std::byte* to = panel + (k / piece * packed.piece_groups + in_piece / per_group) * kPanelRowBytes + in_piece % per_group * bytes;
-        const T* from = matrix ? w + k * s.out_channels + m : w + (m * gc + k % gc) * plane + k / gc;
-        const int64_t step = matrix ? 1 : gc * plane;
-        for (int64_t column = 0; column < columns; ++column) store(from[column * step], m + column, to + column * kGroupBytes);
+      const T* from = w + (i / packed.panels * gm + first) * depth;
+      const uint32_t* rows[kPanelColumns];
+      for (int64_t column = 0; column < kPanelColumns; ++column) {
+        uint32_t* row = gathered.data() + (in_order ? 0 : column * stride);  // zeros, where there is no such column
+        if (column < columns && in_order) {
+          rows[column] = reinterpret_cast<const uint32_t*>(from + column * depth);
+          continue;
+        }
+        if (column < columns) gather_column<T, U>(s, packed, from + column * depth, convert, row);
+        else std::fill_n(row, groups, 0);
+        rows[column] = row;
       }
+      std::byte* panel = packed.data.data() + i * packed.panel_bytes();
+      const int64_t given = in_order ? depth / per_group : groups;
+      turn_columns(given, rows, panel);
+      std::memset(panel + given * kPanelRowBytes, 0, static_cast<size_t>((groups - given) * kPanelRowBytes));
+    }
+  });
+}
+
+// --- rows of depth ---------------------------------------------------------------------------------
+
+// Weights [depth, columns]: groups of rows, woven. Several panels at a time, so that rows are read in long pieces.
+template <typename T, typename U, typename Convert>
+void pack_matrix_rows(const NhwcConv& s, const T* w, PackedWeights& packed, Convert convert) {
+  constexpr auto kPerGroup = kGroupBytes / static_cast<int64_t>(sizeof(U));
+  constexpr int64_t kTogether = 8;  // panels
+  const int64_t n = s.out_channels, depth = s.depth(), bytes = packed.panel_bytes();
+  const auto pack_group = [&](int64_t p, int64_t g) {
+    auto* to = reinterpret_cast<U*>(packed.data.data() + p * bytes + g * kPanelRowBytes);
+    const T* from = w + g * kPerGroup * n + p * kPanelColumns;
+    const int64_t columns = std::min(kPanelColumns, n - p * kPanelColumns), rows = std::min(kPerGroup, depth - g * kPerGroup);
+    if (columns == kPanelColumns && rows == kPerGroup) {
+      for (int64_t column = 0; column < kPanelColumns; ++column)
+        for (int64_t k = 0; k < kPerGroup; ++k) to[column * kPerGroup + k] = convert(from[k * n + column]);
+      return;
+    }
+    std::memset(to, 0, kPanelRowBytes);
+    for (int64_t column = 0; column < columns; ++column)
+      for (int64_t k = 0; k < rows; ++k) to[column * kPerGroup + k] = convert(from[k * n + column]);
+  };
+  parallel_for(ceil_div(packed.panels, kTogether), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kTogether, last = std::min(packed.panels, first + kTogether);
+      for (int64_t g = 0; g < packed.groups; ++g)
+        for (int64_t p = first; p < last; ++p) pack_group(p, g);
+    }
+  });
+}
+
+template <typename T, typename U, typename Convert>
+void pack(const NhwcConv& s, bool matrix, const void* w, PackedWeights& packed, bool as_given, Convert convert) {
+  if (matrix) pack_matrix_rows<T, U>(s, static_cast<const T*>(w), packed, convert);
+  else pack_conv<T, U>(s, static_cast<const T*>(w), packed, as_given, convert);
+}
+
+// Sums of 8-bit weights over the depth, from the panels.
+void sum_columns(const NhwcConv& s, PackedWeights& packed) {
+  const int64_t gm = s.group_out();
+  parallel_for(s.groups * packed.panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto* panel = reinterpret_cast<const int8_t*>(packed.data.data() + i * packed.panel_bytes());
+      int32_t sums[kPanelColumns] = {};
+      constexpr int64_t kMostGroups = 255;  // that 16 bits hold the sum of
+      for (int64_t g = 0; g < packed.groups; g += kMostGroups) {
+        int16_t parts[kPanelRowBytes] = {};
+        for (int64_t k = g; k < std::min(packed.groups, g + kMostGroups); ++k)
+          for (int64_t j = 0; j < kPanelRowBytes; ++j) parts[j] = static_cast<int16_t>(parts[j] + panel[k * kPanelRowBytes + j]);
+        for (int64_t j = 0; j < kPanelRowBytes; ++j) sums[j / kGroupBytes] += parts[j];
+      }
+      const int64_t first = i % packed.panels * kPanelColumns;
+      std::copy_n(sums, std::min(kPanelColumns, gm - first), packed.column_sums.begin() + (i / packed.panels * gm + first));
     }
   });
 }
@@ -73,18 +185,23 @@ bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given) 
   return true;
 }
 
-PackedBytes::PackedBytes(size_t bytes) : bytes_(bytes) {
+PackedBytes::PackedBytes(size_t bytes, bool zeros) : bytes_(bytes) {
   if (bytes == 0) return;
-  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  auto* p = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
+  // Ordinary pages: huge ones took longer to get (zeroing, compaction) than all runs gained from them.
+  constexpr size_t kAlignment = 64;
+  auto* p = static_cast<std::byte*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
   if (p == nullptr) throw std::bad_alloc();
   data_.reset(p);
-  if (alignment == kHugePage) madvise(p, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // only a hint
-  std::memset(p, 0, bytes);
+  if (zeros) std::memset(p, 0, bytes);
 }
 
 void PackedBytes::Free::operator()(std::byte* p) const { std::free(p); }
+
+std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix) {
+  std::string form = std::string("tile ") + isa.name + (matrix ? " matrix" : " conv");
+  for (int64_t n : {s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.dilation_w, s.groups}) form.append(1, ' ').append(std::to_string(n));
+  return form;
+}
 
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given) {
   PackedWeights packed;
@@ -95,23 +212,20 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
   packed.piece_groups = ceil_div(s.depth() / packed.pieces * bytes, kGroupBytes);
   packed.panels = ceil_div(s.group_out(), kPanelColumns);
   packed.groups = round_up(packed.pieces * packed.piece_groups, isa.group_step);
-  packed.data = PackedBytes(static_cast<size_t>(s.groups * packed.panels * packed.panel_bytes()));
+  packed.data = PackedBytes(static_cast<size_t>(s.groups * packed.panels * packed.panel_bytes()), w == nullptr);
   if (type == TileType::kU8S8) packed.column_sums.assign(static_cast<size_t>(s.out_channels), 0);
   if (w == nullptr) return packed;
-  const auto put = [](auto value, std::byte* to) { std::memcpy(to, &value, sizeof value); };
+  const auto same = [](auto x) { return x; };
   if (type == TileType::kU8S8) {
-    const uint8_t flip = given == WeightType::kU8Shifted ? 0x80 : 0;
-    pack_elements(s, matrix, static_cast<const uint8_t*>(w), packed, [&](uint8_t value, int64_t m, std::byte* to) {
-      const auto v = static_cast<int8_t>(value ^ flip);
-      packed.column_sums[static_cast<size_t>(m)] += v;
-      put(v, to);
-    });
+    if (given == WeightType::kU8Shifted) pack<uint8_t, uint8_t>(s, matrix, w, packed, false, [](uint8_t x) { return static_cast<uint8_t>(x ^ 0x80); });
+    else pack<uint8_t, uint8_t>(s, matrix, w, packed, true, same);
+    sum_columns(s, packed);
   } else if (type == TileType::kBf16 && given == WeightType::kF32) {
-    pack_elements(s, matrix, static_cast<const float*>(w), packed, [&](float value, int64_t, std::byte* to) { put(bf16(value).bits, to); });
+    pack<float, uint16_t>(s, matrix, w, packed, false, [](float x) { return bf16(x).bits; });
   } else if (type == TileType::kBf16) {
-    pack_elements(s, matrix, static_cast<const uint16_t*>(w), packed, [&](uint16_t value, int64_t, std::byte* to) { put(value, to); });
+    pack<uint16_t, uint16_t>(s, matrix, w, packed, true, same);
   } else {
-    pack_elements(s, matrix, static_cast<const float*>(w), packed, [&](float value, int64_t, std::byte* to) { put(value, to); });
+    pack<uint32_t, uint32_t>(s, matrix, w, packed, true, same);
   }
   return packed;
 }

@@ -53,13 +53,17 @@ void Recurrent<T>::Product::run(const T* a, const T* b, T* c, std::byte* workspa
 }
 
 template <typename T>
-typename Recurrent<T>::Product Recurrent<T>::product(int64_t m, int64_t n, int64_t k, const T* weights) {
+typename Recurrent<T>::Product Recurrent<T>::product(int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const onednn::Content::Share& share) {
   Product p;
   p.shape = {m, n, k, false, true};
   if constexpr (std::is_same_v<T, float>) {
     onednn::MatMulRequest request;
     request.shape = p.shape;
-    if (weights != nullptr) request.weights = [weights] { return std::shared_ptr<const void>(weights, [](const void*) {}); };
+    if (weights != nullptr) request.weights.plain = [weights] { return std::shared_ptr<const void>(weights, [](const void*) {}); };
+    if (weights != nullptr && share)
+      request.weights.share = [&share, part](const std::string& form, const std::function<onednn::Content::Bytes()>& make, bool& made) {
+        return share(form + " at " + std::to_string(part), make, made);
+      };
     std::string why;
     if (native_ && m > 0 && n > 0 && k > 0) p.program = onednn::matmul(request, why);
   }
@@ -67,7 +71,8 @@ typename Recurrent<T>::Product Recurrent<T>::product(int64_t m, int64_t n, int64
 }
 
 template <typename T>
-Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* r)
+Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w,
+                        const onednn::Content::Share& share_r)
     : s_(std::move(shape)), native_(native) {
   const int64_t G = s_.gates(), H = s_.H;
   const bool two_products = s_.cell == Cell::kGru && !s_.linear_before_reset;
@@ -77,9 +82,9 @@ Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* 
     const T* w_d = w == nullptr ? nullptr : w + d * G * H * s_.I;
     const T* r_d = r == nullptr ? nullptr : r + d * G * H * H;
     Direction direction;
-    direction.input = product(s_.T * s_.N, G * H, s_.I, w_d);
-    direction.recurrent = product(s_.N, first * H, H, r_d);
-    if (two_products) direction.candidate = product(s_.N, H, H, r_d == nullptr ? nullptr : r_d + 2 * H * H);
+    direction.input = product(s_.T * s_.N, G * H, s_.I, w_d, d * G * H * s_.I, share_w);
+    direction.recurrent = product(s_.N, first * H, H, r_d, d * G * H * H, share_r);
+    if (two_products) direction.candidate = product(s_.N, H, H, r_d == nullptr ? nullptr : r_d + 2 * H * H, (d * G + 2) * H * H, share_r);
     for (const Product* p : {&direction.input, &direction.recurrent, &direction.candidate})
       if (p->program) program_bytes = std::max(program_bytes, p->program->workspace_bytes());
     directions_.push_back(std::move(direction));

@@ -56,7 +56,9 @@ struct RecurrentData {
 template <typename T>
 class Recurrent {
  public:
-  Recurrent(RecurrentShape shape, bool native, const T* w, const T* r);
+  // share_w, share_r: see onednn::Content::Share; the form they are asked for names the part of the weights.
+  Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w = nullptr,
+            const onednn::Content::Share& share_r = nullptr);
   size_t workspace_bytes() const { return workspace_; }
   size_t packed_bytes() const;
   void run(const RecurrentData<T>& data, std::byte* workspace) const;
@@ -73,7 +75,8 @@ class Recurrent {
   };
   struct Pass;
 
-  Product product(int64_t m, int64_t n, int64_t k, const T* weights);
+  // `part`: offset of the weights in the tensor that `share` shares.
+  Product product(int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const onednn::Content::Share& share);
   void run_direction(int64_t d, const RecurrentData<T>& data, std::byte* workspace) const;
   void cell_rnn(const Pass& pass, int64_t n) const;
   void cell_gru(const Pass& pass, int64_t n) const;

@@ -13,6 +13,7 @@ KernelQuery make_query(const Graph& graph, NodeId id, const std::vector<char>& i
   const Node& n = graph.node(id);
   KernelQuery q{n, {}, {}, {}, options.isa, options.threads};
   q.for_sizes = options.for_sizes;
+  q.packed = options.packed.get();
   const auto desc = [&](ValueId v) {
     TensorDesc d;
     if (v == kNone) return d;
@@ -39,6 +40,9 @@ class Compiler {
     plan_->graph = std::move(layouts.graph);
     slot_of_.assign(graph_.value_capacity(), -1);
     is_state_.assign(graph_.value_capacity(), 0);
+    if (options_.previous == nullptr) return;
+    previous_step_.assign(options_.previous->graph->node_capacity(), nullptr);
+    for (const Step& s : options_.previous->steps) previous_step_[static_cast<size_t>(s.node)] = &s;
   }
 
   std::shared_ptr<const Plan> run() {
@@ -104,13 +108,56 @@ class Compiler {
       }
       KernelQuery query = make_query(graph_, id, is_state_, options_);
       set_layouts(query, layouts_);
-      step.def = select_kernel(*n.def, query).def;
-      step.kernel = step.def->create(query);
+      const Step* latest = same_step(id, query);
+      step.def = latest != nullptr ? latest->def : select_kernel(*n.def, query).def;
+      step.kernel = latest != nullptr ? latest->kernel : std::shared_ptr<Kernel>(step.def->create(query));
       step.workspace_bytes = step.kernel->workspace_bytes();
       step.cost = node_cost(*n.def, query);
-      plan_->packed_bytes += step.kernel->packed_bytes();
+      if (latest == nullptr) plan_->packed_bytes += step.kernel->packed_bytes();
       if (options_.for_sizes) step.kernel.reset();
       plan_->steps.push_back(std::move(step));
+    });
+  }
+
+  // The previous plan's step of this node, where the node sees the same as there.
+  const Step* same_step(NodeId id, const KernelQuery& query) const {
+    if (static_cast<size_t>(id) >= previous_step_.size()) return nullptr;
+    const Step* step = previous_step_[static_cast<size_t>(id)];
+    if (step == nullptr || step->kernel == nullptr) return nullptr;
+    const Plan& plan = *options_.previous;
+    const Node &now = query.node, &then = plan.graph->node(id);
+    if (now.def != then.def || now.def->stateful || now.name != then.name || now.has_bodies() || !same_attributes(now, then)) return nullptr;
+    const auto same_operands = [&](const std::vector<TensorDesc>& operands, const std::vector<int>& slots) {
+      return std::equal(operands.begin(), operands.end(), slots.begin(), slots.end(), [&](const TensorDesc& d, int s) {
+        if (s < 0 || !d.defined()) return s < 0 && !d.defined();
+        const TensorDesc& other = plan.slots[static_cast<size_t>(s)].desc;
+        return d.dtype == other.dtype && d.layout == other.layout && d.shape == other.shape;
+      });
+    };
+    if (!same_operands(query.inputs, step->inputs) || !same_operands(query.outputs, step->outputs)) return nullptr;
+    for (size_t i = 0; i < query.constants.size(); ++i) {
+      const ValueId in = then.inputs[i];
+      const Tensor* constant = in == kNone || is_state_of(*plan.graph, in) ? nullptr : plan.graph->value(in).constant.get();
+      if (query.constants[i] == constant) continue;
+      // Shape arithmetic makes its constants anew for each plan.
+      if (query.constants[i] == nullptr || constant == nullptr || constant->numel() > kMostCompared || !constant->equal_bits(*query.constants[i]))
+        return nullptr;
+    }
+    return step;
+  }
+
+  static bool is_state_of(const Graph& graph, ValueId id) {
+    return std::any_of(graph.states().begin(), graph.states().end(), [&](const State& s) { return s.value == id; });
+  }
+
+  static bool same_attributes(const Node& a, const Node& b) {
+    return std::equal(a.attrs.begin(), a.attrs.end(), b.attrs.begin(), b.attrs.end(), [](const auto& x, const auto& y) {
+      if (x.first != y.first || x.second.index() != y.second.index()) return false;
+      return std::visit([&](const auto& value) {
+        using T = std::decay_t<decltype(value)>;
+        if constexpr (std::is_same_v<T, Tensor>) return value.buffer() == std::get<T>(y.second).buffer() && value.equal_bits(std::get<T>(y.second));
+        else return value == std::get<T>(y.second);
+      }, x.second);
     });
   }
 
@@ -209,6 +256,8 @@ class Compiler {
   const Graph& graph_;
   const CompileOptions options_;
   std::shared_ptr<Plan> plan_;
+  static constexpr int64_t kMostCompared = 1024;  // elements of constants
+  std::vector<const Step*> previous_step_;  // by node
   std::vector<int> slot_of_;      // by value
   std::vector<char> is_state_;    // by value
   std::vector<Layout> layouts_;   // by value; empty: all plain

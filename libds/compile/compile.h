@@ -5,6 +5,7 @@
 #include <span>
 
 #include "libds/compile/plan.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/passes/pass.h"
 
 namespace ds {
@@ -21,6 +22,11 @@ struct CompileOptions {
   // The plan is only looked at: kernels are dropped as soon as they have said their sizes, so that packed
   // weights are never all there.
   bool for_sizes = false;
+  // Where kernels of all plans of a session keep the weights they pack; null: each keeps its own.
+  std::shared_ptr<PackedCache> packed = nullptr;
+  // A plan of the same graph for other shapes, compiled with the same options. Nodes that see what they saw there take
+  // their kernels over; plans that share kernels must not run at the same time.
+  std::shared_ptr<const Plan> previous = nullptr;
 };
 
 // Sets the input shapes, re-infers everything and turns shape arithmetic into constants. Throws
@@ -32,7 +38,7 @@ void specialize(Rewriter& rewriter, std::span<const Shape> input_shapes, const E
 // operator); empty when it has one. Throws kUnsupported for an operator nobody knows.
 std::string unplannable_reason(const Graph& graph);
 
-// Precondition: `graph` is specialised and plannable. Throws kUnsupported naming the node when no
+// Precondition: `graph` is specialised and plannable. A graph that nobody else holds may be changed in place. Throws kUnsupported naming the node when no
 // kernel takes it.
 std::shared_ptr<const Plan> compile(std::shared_ptr<const Graph> graph, const CompileOptions& options);
 

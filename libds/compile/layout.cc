@@ -26,8 +26,8 @@ bool whole_blocks(const TensorDesc& d, Layout layout) {
 
 class Assigner {
  public:
-  Assigner(const Graph& graph, const CompileOptions& options)
-      : graph_(std::make_shared<Graph>(graph)), rewriter_(*graph_), options_(options) {
+  Assigner(std::shared_ptr<const Graph> graph, const CompileOptions& options)
+      : graph_(own(std::move(graph))), rewriter_(*graph_), options_(options) {
     of_.assign(graph_->value_capacity(), Layout::kPlain);
     is_state_.assign(graph_->value_capacity(), 0);
     for (const State& s : graph_->states()) is_state_[static_cast<size_t>(s.value)] = 1;
@@ -42,6 +42,12 @@ class Assigner {
   }
 
  private:
+  // The graph itself where nobody else holds it, else a copy.
+  static std::shared_ptr<Graph> own(std::shared_ptr<const Graph> graph) {
+    if (graph.use_count() == 1) return std::const_pointer_cast<Graph>(std::move(graph));
+    return std::make_shared<Graph>(*graph);
+  }
+
   Layout layout(ValueId id) const { return id == kNone ? Layout::kPlain : of_[static_cast<size_t>(id)]; }
 
   void assign(NodeId id) {
@@ -189,7 +195,7 @@ void set_layouts(KernelQuery& query, const std::vector<Layout>& of) {
 
 LayoutPlan assign_layouts(std::shared_ptr<const Graph> graph, const CompileOptions& options) {
   if (!options.layouts || !wants_blocks(*graph)) return {std::move(graph), {}};
-  return Assigner(*graph, options).run();
+  return Assigner(std::move(graph), options).run();
 }
 
 }  // namespace ds

@@ -56,7 +56,8 @@ struct Plan {
   size_t arena_bytes = 0;
   size_t live_peak_bytes = 0;  // most arena bytes alive at once: the lower bound of arena_bytes
   size_t output_bytes = 0;     // allocated per run for outputs
-  size_t packed_bytes = 0;     // weights kept in kernels' own layouts
+  // Weights kept in kernels' own layouts. What plans of a session share counts in the one that packed it.
+  size_t packed_bytes = 0;
   size_t state_bytes = 0;
   int64_t flops = 0;
   // Bytes a run adds to the loaded, idle process.

@@ -2,20 +2,22 @@
 
 #include <algorithm>
 
+#include "libds/ir/packed_cache.h"
+
 namespace ds {
 namespace {
 
 // The query with f32 for every 16-bit float. The widened constants are kept in `held`.
-KernelQuery widen(const KernelQuery& query, std::vector<std::shared_ptr<const Tensor>>& held) {
+KernelQuery widen(const KernelQuery& query, std::vector<Packing<Tensor>>& held) {
   KernelQuery wide = query;
   for (auto* list : {&wide.inputs, &wide.outputs})
     for (TensorDesc& d : *list)
       if (is_half(d.dtype)) d.dtype = DType::kF32;
-  held.assign(wide.constants.size(), nullptr);
+  held.assign(wide.constants.size(), {});
   for (size_t i = 0; i < wide.constants.size(); ++i) {
     if (wide.constants[i] == nullptr || !is_half(wide.constants[i]->dtype())) continue;
-    held[i] = std::make_shared<const Tensor>(wide.constants[i]->cast(DType::kF32));
-    wide.constants[i] = held[i].get();
+    held[i] = pack_once(query, i, "widened", [&] { return wide.constants[i]->cast(DType::kF32); });
+    wide.constants[i] = held[i].weights.get();
   }
   return wide;
 }
@@ -36,7 +38,7 @@ class WidenedKernel final : public Kernel {
   size_t workspace_bytes() const override { return inner_->workspace_bytes(); }
   size_t packed_bytes() const override {
     size_t bytes = inner_->packed_bytes();
-    for (const auto& t : constants_) bytes += t ? t->bytes() : 0;
+    for (const auto& t : constants_) bytes += t.weights && t.made ? t->bytes() : 0;
     return bytes;
   }
 
@@ -48,8 +50,8 @@ class WidenedKernel final : public Kernel {
       if (!context.has_input(i)) continue;
       in[i] = &context.input(i);
       if (!is_half(in[i]->dtype())) continue;
-      if (i < constants_.size() && constants_[i]) {
-        in[i] = constants_[i].get();
+      if (i < constants_.size() && constants_[i].weights) {
+        in[i] = constants_[i].weights.get();
       } else {
         inputs[i] = in[i]->cast(DType::kF32);
         in[i] = &inputs[i];
@@ -74,7 +76,7 @@ class WidenedKernel final : public Kernel {
 
  private:
   const bool data_dependent_;
-  std::vector<std::shared_ptr<const Tensor>> constants_;  // widened; null where the input is not one
+  std::vector<Packing<Tensor>> constants_;  // widened; null where the input is not one
   std::unique_ptr<Kernel> inner_;
   std::vector<DType> outputs_;
 };
@@ -90,7 +92,7 @@ void add_widened_kernel(OpDef& op) {
   k.name = "widened";
   k.decline = [self](const KernelQuery& query) -> std::string {
     if (!has_half(query)) return "no 16-bit float among the operands";
-    std::vector<std::shared_ptr<const Tensor>> held;
+    std::vector<Packing<Tensor>> held;
     const KernelQuery wide = widen(query, held);
     for (const KernelDef& kernel : self->kernels)
       if (why_declined(kernel, wide).empty()) return {};

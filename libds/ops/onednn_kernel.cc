@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "libds/base/parallel.h"
+#include "libds/ir/packed_cache.h"
 
 namespace ds::ops {
 namespace {
@@ -57,8 +58,8 @@ KernelDef onednn_kernel(const char* name, MakeProgram make, int addend) {
   k.decline = [make](const KernelQuery& q) {
     std::string why = refuse(q);
     if (!why.empty()) return why;
-    KernelQuery probe{q.node, q.inputs, q.outputs, {}, q.isa, q.threads};  // without constants: nothing is packed
-    if (make(probe, why) == nullptr && why.empty()) why = "refused";
+    const kernels::onednn::Probe probe;
+    if (make(q, why) == nullptr && why.empty()) why = "refused";
     return why;
   };
   if (addend >= 0) k.in_place = {{addend, 0}};
@@ -73,10 +74,23 @@ KernelDef onednn_kernel(const char* name, MakeProgram make, int addend) {
 
 kernels::onednn::Content constant_content(const KernelQuery& query, size_t i) {
   if (query.constant(i) == nullptr) return {};
-  if (query.for_sizes) return [] { return std::shared_ptr<const void>(); };
-  return [constant = *query.constant(i)] {
-    auto content = std::make_shared<const Tensor>(constant.transient());
-    return std::shared_ptr<const void>(content, content->raw());
+  kernels::onednn::Content content;
+  if (query.for_sizes) {
+    content.plain = [] { return std::shared_ptr<const void>(); };
+    return content;
+  }
+  content.plain = [constant = *query.constant(i)] {
+    auto plain = std::make_shared<const Tensor>(constant.transient());
+    return std::shared_ptr<const void>(plain, plain->raw());
+  };
+  content.share = share_content(query, i, {});
+  return content;
+}
+
+kernels::onednn::Content::Share share_content(const KernelQuery& query, size_t i, std::string part) {
+  if (query.packed == nullptr || query.constant(i) == nullptr || query.for_sizes) return nullptr;
+  return [cache = query.packed, constant = *query.constant(i), part = std::move(part)](const std::string& form, const PackedCache::Make& make, bool& made) {
+    return cache->get(constant, form + part, make, made);
   };
 }
 

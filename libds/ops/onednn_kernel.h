@@ -21,6 +21,10 @@ KernelDef onednn_kernel(const char* name, MakeProgram make, int addend = -1);
 // Input i of the query for a program that packs it; empty unless it is constant.
 kernels::onednn::Content constant_content(const KernelQuery& query, size_t i);
 
+// Lets programs of all plans share what they pack of input i, or of the `part` of it that they are given. Empty without
+// a cache. Only for use while the query lives.
+kernels::onednn::Content::Share share_content(const KernelQuery& query, size_t i, std::string part);
+
 // oneDNN's block (kernels/onednn.h) of a layout, and back.
 int block_of(Layout layout);
 Layout layout_of(int block);

@@ -14,6 +14,7 @@
 #include "kernels/qgemm.h"
 #include "kernels/quant.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -104,27 +105,36 @@ std::string needs_constants(const KernelQuery& q) {
   return {};
 }
 
+// What the packing of a kernel depends on beside its weights; zero points are subtracted in it.
+std::string form_of(const char* kernel, const Prepared& p) {
+  const NhwcConv& s = p.shape;
+  return fmt::format("{} {} {} {} {} {} {} {} {}", kernel, p.matrix, s.channels, s.out_channels, s.kernel_h, s.kernel_w, s.dilation_w, s.groups,
+                     fmt::join(p.w_zero, ","));
+}
+
 // Widened, reordered weights and the blocked loop.
 class PackedKernel final : public Kernel {
  public:
-  PackedKernel(std::shared_ptr<Prepared> p, const kernels::QGemmIsa& isa, int threads)
-      : p_(std::move(p)), isa_(isa), threads_(threads) {
-    const void* w = p_->w.raw();
-    packed_ = p_->matrix ? kernels::pack_matrix(p_->shape.channels, p_->shape.out_channels, w, p_->w_signed(), p_->zeros())
-                         : kernels::pack_weights(p_->shape, w, p_->w_signed(), p_->zeros());
+  PackedKernel(const KernelQuery& q, std::shared_ptr<Prepared> p, const kernels::QGemmIsa& isa)
+      : p_(std::move(p)), isa_(isa), threads_(q.threads) {
+    packed_ = pack_once(q, 1, form_of("qgemm", *p_), [&] {
+      const void* w = p_->w.raw();
+      return p_->matrix ? kernels::pack_matrix(p_->shape.channels, p_->shape.out_channels, w, p_->w_signed(), p_->zeros())
+                        : kernels::pack_weights(p_->shape, w, p_->w_signed(), p_->zeros());
+    });
     p_->w = Tensor();
   }
   size_t workspace_bytes() const override { return kernels::qconv_workspace(p_->shape, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
-    kernels::qconv(isa_, p_->shape, p_->bytes(c.input(0)), packed_, p_->rescale, c.output(0).mutable_raw(), threads_, c.workspace());
+    kernels::qconv(isa_, p_->shape, p_->bytes(c.input(0)), *packed_, p_->rescale, c.output(0).mutable_raw(), threads_, c.workspace());
   }
 
  private:
   std::shared_ptr<Prepared> p_;
   const kernels::QGemmIsa& isa_;
   int threads_;
-  kernels::QPackedWeights packed_;
+  Packing<kernels::QPackedWeights> packed_;
 };
 
 // Hands the tiles' sums to the rescaling.
@@ -151,51 +161,57 @@ class RescaleSink final : public kernels::ProductSink {
 // what zero points add to the sums is taken from the bias.
 class TileKernel final : public Kernel {
  public:
-  TileKernel(std::shared_ptr<Prepared> p, const kernels::TileIsa& isa, DType x, int threads) : p_(std::move(p)), isa_(isa), threads_(threads) {
-    packed_ = kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, p_->w.raw(),
-                                    p_->w_signed() ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted);
+  TileKernel(const KernelQuery& q, std::shared_ptr<Prepared> p, const kernels::TileIsa& isa)
+      : p_(std::move(p)), isa_(isa), threads_(q.threads) {
+    packed_ = pack_once(q, 1, kernels::packing_form(isa_, p_->shape, p_->matrix), [&] {
+      return kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, p_->w.raw(),
+                                   p_->w_signed() ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted);
+    });
     p_->w = Tensor();
+    const DType x = q.in(0).dtype;
     type_ = x == DType::kI8 ? kernels::ActivationType::kS8 : kernels::ActivationType::kU8;
     zero_ = p_->x_zero + (x == DType::kI8 ? 128 : 0);
-    p_->bias.resize(packed_.column_sums.size());
+    p_->bias.resize(packed_->column_sums.size());
     for (size_t m = 0; m < p_->bias.size(); ++m)
       p_->bias[m] = static_cast<int32_t>(static_cast<uint32_t>(p_->bias[m]) -
-                                         static_cast<uint32_t>(zero_) * static_cast<uint32_t>(packed_.column_sums[m]));
+                                         static_cast<uint32_t>(zero_) * static_cast<uint32_t>(packed_->column_sums[m]));
     p_->rescale.bias = p_->bias.data();
   }
-  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, type_, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, *packed_, type_, threads_); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
     const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
-    kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, packed_, sink, threads_, c.workspace());
+    kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, *packed_, sink, threads_, c.workspace());
   }
 
  private:
   std::shared_ptr<Prepared> p_;
   const kernels::TileIsa& isa_;
   int threads_;
-  kernels::PackedWeights packed_;
+  Packing<kernels::PackedWeights> packed_;
   kernels::ActivationType type_;
   int32_t zero_ = 0;
 };
 
 class DepthwiseKernel final : public Kernel {
  public:
-  DepthwiseKernel(std::shared_ptr<Prepared> p, int threads)
-      : p_(std::move(p)), threads_(threads), taps_(kernels::pack_depthwise(p_->shape, p_->w.raw(), p_->w_signed(), p_->zeros())) {
+  DepthwiseKernel(const KernelQuery& q, std::shared_ptr<Prepared> p)
+      : p_(std::move(p)), threads_(q.threads), taps_(pack_once(q, 1, form_of("qdepthwise", *p_), [&] {
+          return kernels::pack_depthwise(p_->shape, p_->w.raw(), p_->w_signed(), p_->zeros());
+        })) {
     p_->w = Tensor();
   }
   size_t workspace_bytes() const override { return kernels::qdepthwise_workspace(p_->shape, threads_); }
-  size_t packed_bytes() const override { return taps_.size() * sizeof(int16_t); }
+  size_t packed_bytes() const override { return taps_.made ? taps_->size() * sizeof(int16_t) : 0; }
   void run(const KernelContext& c) override {
-    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), kernels::avx2_qgemm(), p_->shape, p_->bytes(c.input(0)), taps_, p_->rescale,
+    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), kernels::avx2_qgemm(), p_->shape, p_->bytes(c.input(0)), *taps_, p_->rescale,
                              c.output(0).mutable_raw(), threads_, c.workspace());
   }
 
  private:
   std::shared_ptr<Prepared> p_;
   int threads_;
-  std::vector<int16_t> taps_;
+  Packing<std::vector<int16_t>> taps_;
 };
 
 // Whether w is [K, N] instead of one row per output channel.
@@ -225,7 +241,7 @@ KernelDef tile_kernel(const char* name, ShapeOf shape_of) {
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));
     p->matrix = is_matrix(q.node);
-    return std::make_unique<TileKernel>(std::move(p), *kernels::tile_isa(kernels::TileType::kU8S8, q.isa), q.in(0).dtype, q.threads);
+    return std::make_unique<TileKernel>(q, std::move(p), *kernels::tile_isa(kernels::TileType::kU8S8, q.isa));
   };
   return k;
 }
@@ -238,7 +254,7 @@ KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));
     p->matrix = is_matrix(q.node);
-    return std::make_unique<PackedKernel>(std::move(p), kernels::avx2_qgemm(), q.threads);
+    return std::make_unique<PackedKernel>(q, std::move(p), kernels::avx2_qgemm());
   };
   return k;
 }
@@ -328,7 +344,7 @@ void register_qconv(OpRegistry& registry) {
     return ops::require(q.in(1).dim(1) == 1 && q.in(1).dim(0) == q.in(0).dim(3), "not depthwise");
   };
   depthwise.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
-    return std::make_unique<DepthwiseKernel>(prepare(q, qconv_shape(q)), q.threads);
+    return std::make_unique<DepthwiseKernel>(q, prepare(q, qconv_shape(q)));
   };
   def.kernels = {depthwise, tile_kernel("tile/qconv", qconv_shape), packed_kernel("avx2/qconv", qconv_shape), reference_kernel("portable/qconv", qconv_shape)};
   registry.add(std::move(def));

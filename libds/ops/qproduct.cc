@@ -3,6 +3,7 @@
 
 #include "kernels/integer.h"
 #include "kernels/quant_any.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -151,20 +152,22 @@ class PackedMatMulInteger final : public Kernel {
     }
     const int64_t depth = b.dim(0), rows = depth == 0 ? 0 : q.in(0).numel() / depth;
     shape_ = kernels::matmul_shape(rows, depth, b.dim(1));
-    packed_ = kernels::pack_matrix(depth, b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+    packed_ = pack_once(q, 1, fmt::format("qgemm matrix {}", fmt::join(zero, ",")), [&] {
+      return kernels::pack_matrix(depth, b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+    });
     rescale_.output = kernels::QOutput::kI32;
   }
   size_t workspace_bytes() const override { return kernels::qconv_workspace(shape_, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
     const kernels::QBytes a = {c.input(0).raw(), c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0)};
-    kernels::qconv(kernels::avx2_qgemm(), shape_, a, packed_, rescale_, c.output(0).mutable_raw(), threads_, c.workspace());
+    kernels::qconv(kernels::avx2_qgemm(), shape_, a, *packed_, rescale_, c.output(0).mutable_raw(), threads_, c.workspace());
   }
 
  private:
   int threads_;
   kernels::NhwcConv shape_;
-  kernels::QPackedWeights packed_;
+  Packing<kernels::QPackedWeights> packed_;
   kernels::QRescale rescale_;
 };
 
@@ -309,27 +312,29 @@ class BlockedConvInteger final : public Kernel {
       for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));
       if (zero.size() == 1) zero.assign(static_cast<size_t>(s.out_channels), zero[0]);
     }
-    packed_ = kernels::pack_weights(shape_, w.raw(), w.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+    packed_ = pack_once(q, 1, fmt::format("qgemm conv {} {}", shape_.groups, fmt::join(zero, ",")), [&] {
+      return kernels::pack_weights(shape_, w.raw(), w.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+    });
     rescale_.output = kernels::QOutput::kI32;
     blocked_bytes_ = (kernels::qconv_workspace(shape_, threads_) + 63) / 64 * 64;
     sums_bytes_ = static_cast<size_t>(checked_mul(q.out(0).numel(), 4));
     x_bytes_ = q.in(0).bytes();
   }
   size_t workspace_bytes() const override { return blocked_bytes_ + sums_bytes_ + x_bytes_; }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
     auto* sums = reinterpret_cast<int32_t*>(c.workspace() + blocked_bytes_);
     auto* x = reinterpret_cast<uint8_t*>(c.workspace() + blocked_bytes_ + sums_bytes_);
     kernels::turn_bytes(shape_.batch, shape_.channels, shape_.height * shape_.width, static_cast<const uint8_t*>(c.input(0).raw()), x);
     const kernels::QBytes bytes = {x, c.input(0).dtype() == DType::kI8, zero_points(c, 2).at(0)};
-    kernels::qconv(kernels::avx2_qgemm(), shape_, bytes, packed_, rescale_, sums, threads_, c.workspace());
+    kernels::qconv(kernels::avx2_qgemm(), shape_, bytes, *packed_, rescale_, sums, threads_, c.workspace());
     kernels::turn_sums(shape_.batch, shape_.out_height * shape_.out_width, shape_.out_channels, sums, c.output(0).mutable_data<int32_t>());
   }
 
  private:
   int threads_;
   kernels::NhwcConv shape_;
-  kernels::QPackedWeights packed_;
+  Packing<kernels::QPackedWeights> packed_;
   kernels::QRescale rescale_;
   size_t blocked_bytes_ = 0, sums_bytes_ = 0, x_bytes_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "libds/ops/onednn_kernel.h"
 #include "libds/ops/operands.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
@@ -141,7 +142,8 @@ template <typename T>
 class RecurrentKernel final : public Kernel {
  public:
   RecurrentKernel(const KernelQuery& q, Cell cell, bool native)
-      : steps_(shape_of(q, cell).T), recurrent_(shape_of(q, cell), native, content(q, kW), content(q, kR)) {}
+      : steps_(shape_of(q, cell).T), recurrent_(shape_of(q, cell), native, content(q, kW), content(q, kR), ops::share_content(q, kW, {}),
+                                                      ops::share_content(q, kR, {})) {}
   size_t workspace_bytes() const override { return recurrent_.workspace_bytes(); }
   size_t packed_bytes() const override { return recurrent_.packed_bytes(); }
   void run(const KernelContext& c) override {

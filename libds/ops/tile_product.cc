@@ -2,6 +2,7 @@
 
 #include "kernels/finish.h"
 #include "kernels/packed_product.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"
 
@@ -33,13 +34,16 @@ class TileKernel final : public Kernel {
   TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
       : shape_(shape), level_(q.isa), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
         given_(q.in(0).dtype == DType::kBF16 ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32) {
-    const auto weights = q.in(1).dtype == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
-    const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-    packed_ = kernels::pack_product(tile_type(q.in(1).dtype), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weights);
+    const DType type = q.in(1).dtype;
+    const auto weights = type == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
+    packed_ = pack_once(q, 1, kernels::packing_form(isa_, shape_, matrix), [&] {
+      const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
+      return kernels::pack_product(tile_type(type), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weights);
+    });
     if (q.in(2).defined() && q.in(2).dtype == DType::kBF16) bias_ = q.constant(2)->cast(DType::kF32);
   }
-  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, packed_, given_, threads_); }
-  size_t packed_bytes() const override { return packed_.bytes(); }
+  size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, *packed_, given_, threads_); }
+  size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
 
   void run(const KernelContext& c) override {
     kernels::Finish finish;
@@ -50,7 +54,7 @@ class TileKernel final : public Kernel {
     finish.y = c.output(0).mutable_raw();
     finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
     finish.channels = shape_.out_channels;
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, packed_, FinishSink(level_, finish), threads_, c.workspace());
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
   }
 
  private:
@@ -60,7 +64,7 @@ class TileKernel final : public Kernel {
   int threads_;
   kernels::Epilogue epilogue_;
   kernels::ActivationType given_;
-  kernels::PackedWeights packed_;
+  Packing<kernels::PackedWeights> packed_;
   Tensor bias_;  // widened
 };
 

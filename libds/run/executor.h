@@ -45,8 +45,13 @@ class Executor {
   std::vector<Tensor> states_;
 };
 
-// Runs `plan`; the arena (huge-page aligned when large) is allocated here, once.
-std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan);
+// Memory for the arenas of executors that never run at the same time: as large as the largest needs.
+struct Arena {
+  std::shared_ptr<Buffer> memory;
+};
+
+// Runs `plan`; the arena (huge-page aligned when large) is allocated here, once, unless `shared` is large enough.
+std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan, std::shared_ptr<Arena> shared = nullptr);
 
 // Runs `graph` node by node. Shapes may change from run to run.
 std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options);

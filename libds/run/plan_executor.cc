@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -23,9 +24,14 @@ std::shared_ptr<Buffer> allocate_arena(size_t bytes) {
 
 class PlanExecutor final : public Executor {
  public:
-  explicit PlanExecutor(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)) {
+  PlanExecutor(std::shared_ptr<const Plan> plan, std::shared_ptr<Arena> shared)
+      : plan_(std::move(plan)), shared_(shared ? std::move(shared) : std::make_shared<Arena>()) {
     init_states(*plan_->graph);
-    arena_ = allocate_arena(plan_->arena_bytes);
+    std::shared_ptr<Buffer>& memory = shared_->memory;
+    if (memory == nullptr) memory = allocate_arena(plan_->arena_bytes);
+    // Shapes that grow step by step do not get a new one for each step.
+    else if (memory->bytes() < plan_->arena_bytes) memory = allocate_arena(std::max(plan_->arena_bytes, memory->bytes() + memory->bytes() / 4));
+    arena_ = memory;
     tensors_.resize(plan_->slots.size());
     for (size_t i = 0; i < plan_->slots.size(); ++i) bind_fixed(i);
     for (const Step& s : plan_->steps) {
@@ -39,6 +45,7 @@ class PlanExecutor final : public Executor {
 
   std::vector<Tensor> run(std::span<const Tensor> inputs) override {
     check_inputs(*plan_->graph, inputs);
+    move_to_arena();
     bind_run(inputs);
     for (size_t i = 0; i < plan_->steps.size(); ++i) run_step(i);
     std::vector<Tensor> outputs = take_outputs();
@@ -77,6 +84,15 @@ class PlanExecutor final : public Executor {
       case Storage::kInput:
       case Storage::kOutput: per_run_.push_back(i); break;
     }
+  }
+
+  // Another executor has put a larger arena in the place of ours.
+  void move_to_arena() {
+    if (arena_ == shared_->memory) return;
+    arena_ = shared_->memory;
+    for (size_t i = 0; i < plan_->slots.size(); ++i)
+      if (root_of(i).storage == Storage::kArena) tensors_[i] = over(plan_->slots[i], arena_, root_of(i).offset);
+    for (size_t i = 0; i < operands_.size(); ++i) operands_[i].workspace = arena_->data() + plan_->steps[i].workspace_offset;
   }
 
   void bind_run(std::span<const Tensor> inputs) {
@@ -139,7 +155,8 @@ class PlanExecutor final : public Executor {
   }
 
   std::shared_ptr<const Plan> plan_;
-  std::shared_ptr<Buffer> arena_;
+  std::shared_ptr<Arena> shared_;
+  std::shared_ptr<Buffer> arena_;    // what tensors_ and operands_ point into
   std::vector<Tensor> tensors_;     // by slot
   std::vector<size_t> per_run_;     // slots bound anew in every run
   std::vector<Operands> operands_;  // by step
@@ -148,8 +165,8 @@ class PlanExecutor final : public Executor {
 
 }  // namespace
 
-std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan) {
-  return std::make_unique<PlanExecutor>(std::move(plan));
+std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan, std::shared_ptr<Arena> shared) {
+  return std::make_unique<PlanExecutor>(std::move(plan), std::move(shared));
 }
 
 }  // namespace ds

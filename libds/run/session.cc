@@ -53,6 +53,7 @@ void Session::prepare(Entry& e) {
   compile_options.layouts = options_.layouts;
   compile_options.body_plans = options_.static_plan;
   compile_options.isa = options_.isa;
+  compile_options.packed = packed_;
   if (!options_.static_plan) {
     e.eager_reason = "eager execution was asked for";
   } else if (e.seen < options_.plan_after) {
@@ -66,8 +67,10 @@ void Session::prepare(Entry& e) {
     if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
     e.eager_reason = unplannable_reason(*specialised);
     if (e.eager_reason.empty()) {
-      e.plan = compile(specialised, compile_options);
-      e.executor = make_plan_executor(e.plan);
+      compile_options.previous = latest_;
+      e.plan = compile(std::move(specialised), compile_options);
+      e.executor = make_plan_executor(e.plan, arena_);
+      latest_ = e.plan;
     }
   }
   if (!e.plan) {

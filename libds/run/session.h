@@ -43,6 +43,8 @@ class Session {
   // By name; every input must be there, others are an error.
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs);
 
+  // Weights that kernels of all shapes have packed.
+  const PackedCache& packed_weights() const { return *packed_; }
   // The plan for these input shapes (compiled if need be); null when the graph runs eagerly.
   std::shared_ptr<const Plan> plan(std::span<const Shape> input_shapes);
   // Why the latest run was eager; empty when it ran by a plan.
@@ -64,6 +66,9 @@ class Session {
 
   std::shared_ptr<const Graph> graph_;  // after the pipeline
   SessionOptions options_;
+  std::shared_ptr<PackedCache> packed_ = std::make_shared<PackedCache>();
+  std::shared_ptr<Arena> arena_ = std::make_shared<Arena>();
+  std::shared_ptr<const Plan> latest_;  // its kernels serve the next one where shapes allow
   std::list<Entry> entries_;  // most recently used first
   std::shared_ptr<Executor> eager_;  // one for all shapes
   std::string eager_reason_;
