@@ -9,6 +9,7 @@
 #include "libds/passes/fuse_conv.h"
 #include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_qdq.h"
+#include "libds/passes/fuse_weight_only.h"
 
 namespace ds {
 namespace {
@@ -23,6 +24,8 @@ constexpr Pass kFoldIntoConv = {"fold-into-conv", "batch norm and per-channel co
 constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions and activations along", fuse_conv};
 constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
+constexpr Pass kFuseWeightOnly = {"fuse-weight-only", "matrix products read weights of 4 and 8 bits as they are", fuse_weight_only};
+constexpr Pass kDequantizeWeights = {"dequantize-weights", "weights of 8 bits that stay in float after all", dequantize_weights};
 
 struct Pipeline {
   std::string_view name;
@@ -40,6 +43,8 @@ const std::vector<Pipeline>& pipelines() {
            &kIdentities,
            &kFoldConstants,
            &kFuseQdq,
+           &kFuseWeightOnly,
+           &kDequantizeWeights,
            &kCommon,
            &kFuseActivation,
            &kFoldIntoConv,
