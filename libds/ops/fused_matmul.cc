@@ -4,10 +4,12 @@
 // bias [n], addend as the result [..., m, n]; attributes of the epilogue in ops/epilogue.h.
 #include "kernels/epilogue.h"
 #include "kernels/matmul.h"
+#include "libds/ops/common.h"
 #include "libds/ops/epilogue.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/tile_product.h"
+#include "libds/ops/window.h"
 
 namespace ds {
 namespace {
