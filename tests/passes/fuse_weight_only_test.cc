@@ -93,7 +93,7 @@ void check(const Format& f, int64_t rows, int64_t depth, int64_t columns) {
   const Case c = make(f, rows, depth, columns);
   const auto g = fused(c);
   EXPECT_EQ(count_ops(*g), (std::map<std::string, int>{{"WeightOnlyMatMul", 1}}));
-  const std::vector<double> got = make_eager_executor(g, CompileOptions{})->run({c.x})[0].to_doubles();
+  const std::vector<double> got = make_eager_executor(g, CompileOptions{})->run(std::vector<Tensor>{c.x})[0].to_doubles();
   ASSERT_EQ(got.size(), c.expected.size());
   double most = 1;
   for (double v : c.expected) most = std::max(most, std::abs(v));
