@@ -5,6 +5,7 @@
 // whatever the other operands are stored in; the result has a's type.
 #include "kernels/epilogue.h"
 #include "kernels/matmul.h"
+#include "libds/ops/common.h"
 #include "libds/ops/epilogue.h"
 #include "libds/ops/common.h"
 #include "libds/ops/onednn_kernel.h"

@@ -1,8 +1,15 @@
-// com.microsoft operators on weights packed in 2, 4 or 8 bits: MatMulNBits, GatherBlockQuantized. The weights stay
-// packed in memory.
+// Operators on weights packed in 2, 4 or 8 bits, which stay packed in memory: MatMulNBits and GatherBlockQuantized of
+// com.microsoft, and ai.ds.WeightOnlyMatMul, which passes/fuse_weight_only.h puts in place of a product with
+// dequantized weights:
+//
+//   x [..., K], w [K, N] or, with trans_b, [N, K], scale, zero?, bias [N]?  -> y [..., N]
+//
+// w holds 4 or 8 bits, constant like scale and zero. block_size 0: one scale, or one a column; else [blocks, N] or, with
+// trans_b, [N, blocks].
 #include <algorithm>
 
 #include "kernels/nbits.h"
+#include "kernels/nbits_panels.h"
 #include "kernels/quant_any.h"
 #include "libds/base/parallel.h"
 #include "libds/ops/common.h"
@@ -69,6 +76,61 @@ void infer_matmul_nbits(InferContext& c) {  // a, b, scales, zero points?, g_idx
   c.set_output(0, c.dtype(0), std::move(y));
 }
 
+// What needs the 8-bit way of onnxruntime's accuracy_level 4.
+constexpr int64_t kRoundedLevel = 4;
+
+class PanelKernel final : public Kernel {
+ public:
+  // `bias`: which input.
+  PanelKernel(kernels::NBitsPanels w, int64_t rows, bool rounded, size_t bias, int threads)
+      : w_(std::move(w)), rows_(rows), rounded_(rounded), bias_(bias), threads_(threads) {}
+  size_t workspace_bytes() const override { return kernels::nbits_workspace(w_, rows_, rounded_, threads_); }
+  size_t packed_bytes() const override { return w_.bytes(); }
+  void run(const KernelContext& c) override {
+    kernels::matmul_nbits_panels(w_, rows_, c.input(0).data<float>(), c.has_input(bias_) ? c.input(bias_).data<float>() : nullptr, rounded_,
+                                 c.output(0).mutable_data<float>(), threads_, c.workspace());
+  }
+
+ private:
+  kernels::NBitsPanels w_;
+  int64_t rows_;
+  bool rounded_;
+  size_t bias_;
+  int threads_;
+};
+
+void set_zero(kernels::NBitsWeights& w, const Tensor& zero) {
+  if (zero.dtype() == DType::kU8) w.zero = zero.data<uint8_t>();
+  else w.float_zero = zero.data<float>();
+}
+
+KernelDef nbits_panel_kernel() {
+  KernelDef k;
+  k.name = "avx512/matmul_nbits";
+  k.isa = Isa::kAvx512;
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (q.in(0).dtype != DType::kF32) return "not f32";
+    if (q.in(4).defined()) return "g_idx";
+    for (size_t i = 1; i < 4; ++i)
+      if (q.in(i).defined() && q.constant(i) == nullptr) return "weights are not constant";
+    if (!q.in(3).defined()) return {};
+    kernels::NBitsWeights w = weights_of(q.node);
+    set_zero(w, *q.constant(3));
+    const char* why = kernels::why_no_panels(w);
+    return why != nullptr ? why : std::string();
+  };
+  k.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    kernels::NBitsWeights w = weights_of(q.node);
+    const Tensor data = q.constant(1)->transient();
+    w.data = data.data<uint8_t>();
+    w.scale = q.constant(2)->data<float>();
+    if (q.in(3).defined()) set_zero(w, *q.constant(3));
+    const bool rounded = q.node.attr_int("accuracy_level", 0) == kRoundedLevel && q.isa >= Isa::kVnni && w.block <= kernels::kMostRoundedBlock;
+    return std::make_unique<PanelKernel>(kernels::pack_nbits(w), q.in(0).numel() / w.depth, rounded, 5, q.threads);
+  };
+  return k;
+}
+
 KernelDef nbits_kernel(const char* name, Isa level, const kernels::NBitsIsa& (*isa)()) {
   KernelDef k;
   k.name = name;
@@ -79,8 +141,7 @@ KernelDef nbits_kernel(const char* name, Isa level, const kernels::NBitsIsa& (*i
       kernels::NBitsWeights w = given;
       w.data = c.input(1).data<uint8_t>();
       w.scale = c.input(2).data<float>();
-      if (c.has_input(3) && c.input(3).dtype() == DType::kU8) w.zero = c.input(3).data<uint8_t>();
-      else if (c.has_input(3)) w.float_zero = c.input(3).data<float>();
+      if (c.has_input(3)) set_zero(w, c.input(3));
       if (c.has_input(4)) {
         w.group = c.input(4).data<int32_t>();
         const auto [least, most] = std::minmax_element(w.group, w.group + w.depth);
@@ -103,8 +164,134 @@ void register_matmul_nbits(OpRegistry& registry) {
   def.cost = [](const KernelQuery& q) {
     return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)};
   };
-  def.kernels = {nbits_kernel("avx2/matmul_nbits", Isa::kAvx2, kernels::avx2_nbits),
+  def.kernels = {nbits_panel_kernel(), nbits_kernel("avx2/matmul_nbits", Isa::kAvx2, kernels::avx2_nbits),
                  nbits_kernel("portable/matmul_nbits", Isa::kPortable, kernels::portable_nbits)};
+  registry.add(std::move(def));
+}
+
+// --- WeightOnlyMatMul ----------------------------------------------------------------------------
+
+// Weights of a DequantizeLinear as MatMulNBits has them: one row a column, unsigned.
+struct OwnedWeights {
+  kernels::NBitsWeights w;
+  std::vector<uint8_t> data, zero;
+  std::vector<float> scale;
+
+  kernels::NBitsWeights view() const {
+    kernels::NBitsWeights v = w;
+    v.data = data.data();
+    v.scale = scale.data();
+    v.zero = zero.data();
+    return v;
+  }
+};
+
+std::shared_ptr<OwnedWeights> owned_weights(const KernelQuery& q) {
+  auto o = std::make_shared<OwnedWeights>();
+  const bool turned = q.node.attr_int("trans_b", 0) != 0;
+  const TensorDesc& given = q.in(1);
+  kernels::NBitsWeights& w = o->w;
+  w.depth = given.dim(turned ? 1 : 0);
+  w.columns = given.dim(turned ? 0 : 1);
+  w.bits = is_packed(given.dtype) ? 4 : 8;
+  const int64_t stated = q.node.attr_int("block_size", 0);
+  w.block = stated > 0 ? stated : (w.depth + 1) / 2 * 2;  // of whole bytes
+  const int64_t blocks = w.blocks(), row_bytes = blocks * w.block_bytes(), depth = w.depth, columns = w.columns;
+
+  // Signed values become unsigned by half the range.
+  const bool is_signed = given.dtype == DType::kI8 || given.dtype == DType::kI4;
+  const int half = is_signed ? 1 << (w.bits - 1) : 0, mask = (1 << w.bits) - 1;
+  const Tensor bytes = q.constant(1)->transient().unpacked();
+  const auto* from = static_cast<const uint8_t*>(bytes.raw());
+  o->data.assign(static_cast<size_t>(columns * row_bytes), 0);
+  constexpr int64_t kStrip = 64;  // columns at a time: lines of a [K, N] matrix are read whole
+  parallel_for((columns + kStrip - 1) / kStrip, 1, [&](int64_t first, int64_t last) {
+    for (int64_t strip = first; strip < last; ++strip)
+      for (int64_t k = 0; k < depth; ++k)
+        for (int64_t n = strip * kStrip; n < std::min(columns, (strip + 1) * kStrip); ++n) {
+          const int value = (from[turned ? n * depth + k : k * columns + n] + half) & mask;
+          uint8_t& to = o->data[static_cast<size_t>(n * row_bytes + k * w.bits / 8)];
+          to = static_cast<uint8_t>(to | value << (k * w.bits % 8));
+        }
+  });
+
+  // One scale and zero point, one a column, or one a block.
+  const std::vector<double> scale = q.constant(2)->to_doubles();
+  const std::vector<double> zero = q.constant(3) != nullptr ? q.constant(3)->to_doubles() : std::vector<double>{0};
+  const auto at = [&](const std::vector<double>& values, int64_t n, int64_t b) {
+    if (values.size() == 1) return values[0];
+    if (stated == 0) return values[static_cast<size_t>(n)];
+    return values[static_cast<size_t>(turned ? n * blocks + b : b * columns + n)];
+  };
+  o->scale.resize(static_cast<size_t>(columns * blocks));
+  o->zero.assign(static_cast<size_t>(columns * w.zero_bytes()), 0);
+  for (int64_t n = 0; n < columns; ++n)
+    for (int64_t b = 0; b < blocks; ++b) {
+      o->scale[static_cast<size_t>(n * blocks + b)] = static_cast<float>(at(scale, n, b));
+      uint8_t& to = o->zero[static_cast<size_t>(n * w.zero_bytes() + b * w.bits / 8)];
+      to = static_cast<uint8_t>(to | ((static_cast<int>(at(zero, n, b)) + half) & mask) << (b * w.bits % 8));
+    }
+  return o;
+}
+
+std::string declines_weight_only(const KernelQuery& q) {
+  for (size_t i = 1; i < 4; ++i)
+    if (q.in(i).defined() && q.constant(i) == nullptr) return "weights are not constant";
+  return ops::require(q.in(0).dtype == DType::kF32, "not f32");
+}
+
+void infer_weight_only(InferContext& c) {
+  c.require_dtype(0, {DType::kF32, DType::kF16, DType::kBF16});
+  c.require_dtype(1, {DType::kU8, DType::kI8, DType::kU4, DType::kI4});
+  c.require_rank(1, 2);
+  if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
+  const size_t turned = c.node().attr_int("trans_b", 0) != 0 ? 1 : 0;
+  Dims y = c.dims(0);
+  const Dim depth = c.dims(1)[turned], columns = c.dims(1)[1 - turned];
+  if (y.empty()) c.error("a scalar has no rows");
+  if (y.back().known() && depth.known() && y.back().raw != depth.raw) c.error("weights expect rows of {} values, x has {}", depth.raw, y.back().raw);
+  y.back() = columns;
+  c.set_output(0, c.dtype(0), std::move(y));
+}
+
+KernelDef weight_only_kernel(const char* name, Isa level, const kernels::NBitsIsa& (*isa)()) {
+  KernelDef k;
+  k.name = name;
+  k.isa = level;
+  k.takes_packed = true;
+  k.decline = declines_weight_only;
+  k.create = [isa](const KernelQuery& q) {
+    return make_kernel([isa, o = owned_weights(q)](const KernelContext& c) {
+      const kernels::NBitsWeights w = o->view();
+      kernels::matmul_nbits(isa(), w, c.input(0).numel() / w.depth, c.input(0).data<float>(), c.has_input(4) ? c.input(4).data<float>() : nullptr,
+                            c.output(0).mutable_data<float>());
+    });
+  };
+  return k;
+}
+
+void register_weight_only(OpRegistry& registry) {
+  OpDef def;
+  def.domain = Graph::kInternalDomain;
+  def.name = "WeightOnlyMatMul";
+  def.min_inputs = 3;
+  def.max_inputs = 5;
+  def.infer = infer_weight_only;
+  def.cost = [](const KernelQuery& q) {
+    return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)};
+  };
+  def.widens_halves = true;
+  KernelDef panels;
+  panels.name = "avx512/weight_only_matmul";
+  panels.isa = Isa::kAvx512;
+  panels.takes_packed = true;
+  panels.decline = declines_weight_only;
+  panels.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> {
+    const auto o = owned_weights(q);
+    return std::make_unique<PanelKernel>(kernels::pack_nbits(o->view()), q.in(0).numel() / o->w.depth, false, 4, q.threads);
+  };
+  def.kernels = {panels, weight_only_kernel("avx2/weight_only_matmul", Isa::kAvx2, kernels::avx2_nbits),
+                 weight_only_kernel("portable/weight_only_matmul", Isa::kPortable, kernels::portable_nbits)};
   registry.add(std::move(def));
 }
 
@@ -199,6 +386,7 @@ void register_gather_block_quantized(OpRegistry& registry) {
 
 void register_nbits_ops(OpRegistry& registry) {
   register_matmul_nbits(registry);
+  register_weight_only(registry);
   register_gather_block_quantized(registry);
 }
 

@@ -46,7 +46,6 @@ class QuantFuser {
     }
     rw_.insert_at_end();
     if (changed_) rw_.remove_dead_nodes();
-    changed_ |= fold_weights();
     return changed_;
   }
 
@@ -523,30 +522,6 @@ class QuantFuser {
     }
   }
 
-  // Weights that no fused operator took are dequantized now, not in every run; but those of less than a byte,
-  // whose point is that they are small.
-  bool fold_weights() {
-    if (!evaluate_) return false;
-    bool folded = false;
-    const std::vector<char> is_state = state_values(g_);
-    for (NodeId id : g_.order()) {
-      const Node& n = g_.node(id);
-      if (!n.is("DequantizeLinear") || is_packed(g_.value(n.inputs[0]).dtype)) continue;
-      std::vector<Tensor> inputs;
-      for (ValueId in : n.inputs) {
-        const bool known = in == kNone || (constant(in) != nullptr && !is_state[static_cast<size_t>(in)]);
-        if (!known) break;
-        inputs.push_back(in == kNone ? Tensor() : *constant(in));
-      }
-      if (inputs.size() != n.inputs.size()) continue;
-      const ValueId out = n.outputs[0];
-      replace(out, rw_.add_constant(g_.value(out).name + "/real", evaluate_(g_, id, inputs)[0]));
-      folded = true;
-    }
-    if (folded) rw_.remove_dead_nodes();
-    return folded;
-  }
-
   Rewriter& rw_;
   Graph& g_;
   const Evaluate& evaluate_;
@@ -557,5 +532,29 @@ class QuantFuser {
 }  // namespace
 
 bool fuse_qdq(Rewriter& rewriter, PassContext& context) { return QuantFuser(rewriter, context.evaluate).run(); }
+
+bool dequantize_weights(Rewriter& rw, PassContext& context) {
+  if (!context.evaluate) return false;
+  Graph& g = rw.graph();
+  bool changed = false;
+  const std::vector<char> is_state = state_values(g);
+  for (NodeId id : g.order()) {
+    const Node& n = g.node(id);
+    if (!n.is("DequantizeLinear") || is_packed(g.value(n.inputs[0]).dtype)) continue;
+    std::vector<Tensor> inputs;
+    for (ValueId in : n.inputs) {
+      const Tensor* content = in == kNone ? nullptr : g.value(in).constant.get();
+      const bool known = in == kNone || (content != nullptr && !is_state[static_cast<size_t>(in)]);
+      if (!known) break;
+      inputs.push_back(in == kNone ? Tensor() : *content);
+    }
+    if (inputs.size() != n.inputs.size()) continue;
+    const ValueId out = n.outputs[0];
+    rw.replace_uses(out, rw.add_constant(g.value(out).name + "/real", context.evaluate(g, id, inputs)[0]));
+    changed = true;
+  }
+  if (changed) rw.remove_dead_nodes();
+  return changed;
+}
 
 }  // namespace ds

@@ -18,7 +18,11 @@
 
 namespace ds {
 
-// Tables of pointwise functions, and weights that stay in float after all, need context.evaluate.
+// Tables of pointwise functions need context.evaluate.
 bool fuse_qdq(Rewriter& rewriter, PassContext& context);
+
+// Weights that no fused operator took are dequantized once, not in every run; but those of less than a byte, whose point
+// is that they are small. Needs context.evaluate.
+bool dequantize_weights(Rewriter& rewriter, PassContext& context);
 
 }  // namespace ds

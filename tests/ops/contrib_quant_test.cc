@@ -68,18 +68,22 @@ void check_nbits(const NBits& p, DType dtype) {
   ASSERT_EQ(y.dtype(), dtype);
   ASSERT_EQ(y.shape(), (Shape{2, p.rows, p.columns}));
   const std::vector<double> xv = x.to_doubles(), sv = scale.to_doubles(), fv = floats.to_doubles(), bv = bias.to_doubles(), yv = y.to_doubles();
-  const double unit = dtype == DType::kF32 ? 1e-5 : dtype == DType::kF16 ? 1e-3 : 8e-3;
+  const double unit = dtype == DType::kF16 ? 1e-3 : 8e-3;
   for (int64_t r = 0; r < 2 * p.rows; ++r)
     for (int64_t n = 0; n < p.columns; ++n) {
-      double sum = p.bias ? bv[static_cast<size_t>(n)] : 0;
+      double sum = p.bias ? bv[static_cast<size_t>(n)] : 0, size = std::abs(sum);
       for (int64_t k = 0; k < p.depth; ++k) {
         const int64_t b = p.group ? group.data<int32_t>()[k] : k / p.block;
         const double zero = p.zero == 1   ? value_at(packed.data<uint8_t>() + n * zero_bytes, p.bits, b)
                             : p.zero == 2 ? fv[static_cast<size_t>(n * blocks + b)]
                                           : 1 << (p.bits - 1);
-        sum += xv[static_cast<size_t>(r * p.depth + k)] * (value_at(q.data<uint8_t>() + n * row_bytes, p.bits, k) - zero) * sv[static_cast<size_t>(n * blocks + b)];
+        const double term = xv[static_cast<size_t>(r * p.depth + k)] * (value_at(q.data<uint8_t>() + n * row_bytes, p.bits, k) - zero) * sv[static_cast<size_t>(n * blocks + b)];
+        sum += term;
+        size += std::abs(term);
       }
-      ASSERT_NEAR(yv[static_cast<size_t>(r * p.columns + n)], sum, unit * std::max(1.0, std::abs(sum)) * (p.bits == 8 ? 16 : 1))
+      // f32: a few roundings of the terms' size, however they cancel.
+      const double bound = dtype == DType::kF32 ? 3e-7 * size : unit * std::max(1.0, std::abs(sum)) * (p.bits == 8 ? 16 : 1);
+      ASSERT_NEAR(yv[static_cast<size_t>(r * p.columns + n)], sum, bound)
           << p.bits << " bits, block " << p.block << ", zero " << p.zero;
     }
 }
@@ -92,8 +96,44 @@ TEST(ContribQuant, MatMulNBits) {
       check_nbits({2, 1500, 5, 128, bits, zero}, DType::kF32);            // more than one sweep
       check_nbits({1, 96, 6, 32, bits, zero, true}, DType::kF32);
       check_nbits({2, 64, 4, 32, bits, zero, false, true}, DType::kF16);
+      check_nbits({4, 300, 37, 64, bits, zero, false, true}, DType::kF32);   // the most rows of one sweep
+      check_nbits({20, 1100, 35, 16, bits, zero, false, true}, DType::kF32);  // many rows
+      check_nbits({150, 531, 150, 512, bits, zero}, DType::kF32);             // pieces of a block, of the rows, of the columns
     }
   check_nbits({2, 64, 4, 32, 4, 2}, DType::kBF16);
+}
+
+// accuracy_level 4 rounds activations to 8 bits, block by block, where the kernel is made for it; else it means nothing.
+TEST(ContribQuant, MatMulNBitsOfRoundedActivations) {
+  for (int bits : {2, 4, 8})
+    for (int64_t block : {16, 32, 256})
+      for (int64_t rows : {1, 3, 8, 19}) {
+        const int64_t depth = 301, columns = 37, blocks = (depth + block - 1) / block, row_bytes = blocks * block * bits / 8;
+        const Tensor x = random_tensor({rows, depth}, 1).cast(DType::kF32), scale = random_tensor({columns * blocks}, 2, 0.01, 0.1).cast(DType::kF32);
+        const Tensor q = random_u8({columns, blocks, block * bits / 8}, 3), zero = random_u8({columns * ((blocks * bits + 7) / 8)}, 4);
+        const Tensor y = contrib("MatMulNBits", {x, q, scale, zero},
+                                 {{"K", depth}, {"N", columns}, {"bits", int64_t{bits}}, {"block_size", block}, {"accuracy_level", int64_t{4}}});
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t n = 0; n < columns; ++n) {
+            double exact = 0, rounded = 0, size = 0;
+            for (int64_t b = 0; b < blocks; ++b) {
+              const float* from = x.data<float>() + r * depth + b * block;
+              const int64_t count = std::min(block, depth - b * block);
+              float largest = 0;
+              for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(from[i]));
+              for (int64_t i = 0; i < count; ++i) {
+                const double s = scale.data<float>()[n * blocks + b];
+                const double w = s * (value_at(q.data<uint8_t>() + n * row_bytes, bits, b * block + i) -
+                                      value_at(zero.data<uint8_t>() + n * ((blocks * bits + 7) / 8), bits, b));
+                exact += from[i] * w;
+                rounded += std::nearbyint(from[i] * (127.0f / largest)) * (largest / 127.0) * w;
+                size += std::abs(from[i] * w);
+              }
+            }
+            const double wanted = cpu_isa() >= Isa::kVnni ? rounded : exact;
+            ASSERT_NEAR(y.data<float>()[r * columns + n], wanted, 1e-6 * size) << bits << " bits, block " << block << ", rows " << rows;
+          }
+      }
 }
 
 TEST(ContribQuant, MatMulNBitsNamesWhatIsWrong) {
