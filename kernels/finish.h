@@ -1,4 +1,4 @@
-// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = activation(sum + bias + addend).
+// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = scale * activation(sum + bias + addend) + shift.
 //
 // Legend: sums [rows, columns], `stride` elements from row to row; y and addend [pixels, channels], row-major, f32 or
 // bf16 (rounded to nearest even). addend may be y itself.

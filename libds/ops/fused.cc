@@ -1,8 +1,8 @@
 // Internal operators of the run-time pipeline: FusedConv and Reorder. Neither is ever exported.
 //
-// FusedConv (x, w, b?, addend?) -> activation(Conv(x, w, b) + addend), with Conv's attributes and
-// `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip. The addend has the
-// output's shape.
+// FusedConv (x, w, b?, addend?) -> scale * activation(Conv(x, w, b) + addend) + shift, with Conv's attributes and
+// `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip, `scale` and `shift` (1 and 0).
+// The addend has the output's shape.
 // Reorder (x) -> the same values in another memory layout: those that the plan gives input and output.
 #include "kernels/epilogue.h"
 
@@ -10,6 +10,7 @@
 
 #include "libds/base/parallel.h"
 #include "libds/ops/conv.h"
+#include "libds/ops/depthwise.h"
 #include "libds/ops/epilogue.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
@@ -113,7 +114,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
   conv.widens_halves = true;
-  conv.kernels = {ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  conv.kernels = {ops::depthwise_conv(), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 
   OpDef order;
