@@ -1,8 +1,7 @@
 // A panel of 16 channels at a time. Inside of the image eight columns of y share each weight, which is as many sums as
 // hide the latency of the multiply-add; at its edges, where taps fall away, panels that lie side by side do instead.
-#include <immintrin.h>
-
 #include "kernels/depthwise.h"
+#include "kernels/finish_avx512.h"
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
@@ -11,26 +10,6 @@ namespace {
 constexpr int64_t kPanel = kDepthwisePanel;
 constexpr int kColumns = 8, kPanels = 4;
 
-inline __m512 at_least(__m512 x, float bound) { return _mm512_max_ps(_mm512_set1_ps(bound), x); }  // NaN passes
-inline __m512 at_most(__m512 x, float bound) { return _mm512_min_ps(_mm512_set1_ps(bound), x); }
-
-// Those activations that are made in registers; the others follow when a row is done.
-inline bool in_registers(Activation a) {
-  return a == Activation::kNone || a == Activation::kRelu || a == Activation::kClip || a == Activation::kHardSwish;
-}
-
-inline __m512 activate(__m512 v, const Epilogue& e) {
-  switch (e.activation) {
-    case Activation::kRelu: v = at_least(v, 0.0f); break;
-    case Activation::kClip: v = at_most(at_least(v, e.low), e.high); break;
-    case Activation::kHardSwish:
-      v = _mm512_mul_ps(v, at_most(at_least(_mm512_fmadd_ps(v, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f)), 0.0f), 1.0f));
-      break;
-    default: return v;
-  }
-  return v;
-}
-
 // What one row of y reads.
 struct Row {
   const float* x;        // first row of the image that is read, column 0
@@ -38,8 +17,6 @@ struct Row {
   int64_t rows, taps;    // kernel rows and columns
   int64_t row_step, column_step, tap_step, panel_step;  // of x: kernel row, column of y, tap; of w: panel
 };
-
-inline bool affine(const Epilogue& e) { return e.scale != 1.0f || e.shift != 0.0f; }
 
 struct Target {
   float* y;
@@ -51,11 +28,7 @@ struct Target {
 
 inline void put(const Target& t, int64_t at, __mmask16 mask, __m512 v) {
   if (t.addend != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t.addend + at));
-  if (t.activates) {
-    v = activate(v, t.finish.epilogue);
-    if (affine(t.finish.epilogue))
-      v = _mm512_fmadd_ps(v, _mm512_set1_ps(t.finish.epilogue.scale), _mm512_set1_ps(t.finish.epilogue.shift));
-  }
+  if (t.activates) v = activated(v, t.finish.epilogue);
   _mm512_mask_storeu_ps(t.y + at, mask, v);
 }
 
@@ -142,7 +115,7 @@ void depthwise_avx512(const NhwcConv& s, const float* x, const float* packed, co
   const int64_t whole = s.channels / kPanel * kPanel;
   const auto tail = static_cast<__mmask16>((1u << (s.channels - whole)) - 1);
   const int64_t work = s.out_width * s.channels * s.kernel_h * s.kernel_w;
-  const bool activates = in_registers(finish.epilogue.activation);
+  const bool activates = is_simple(finish.epilogue.activation);
   parallel_for(s.batch * s.out_height, (1 << 16) / most(1, work) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t n = row / s.out_height, start = row % s.out_height * s.stride_h - s.pad_top;

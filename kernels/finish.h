@@ -22,5 +22,7 @@ struct Finish {
 
 // The block at (row, column) of y.
 void finish_avx2(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
+// Call only where the CPU has AVX-512.
+void finish_avx512(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
 
 }  // namespace ds::kernels

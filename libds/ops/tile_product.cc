@@ -18,7 +18,7 @@ class FinishSink final : public kernels::ProductSink {
  public:
   explicit FinishSink(const kernels::Finish& finish) : finish_(finish) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
-    kernels::finish_avx2(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
+    kernels::finish_avx512(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
   }
 
  private:
@@ -70,19 +70,30 @@ class ScatterSink final : public kernels::ProductSink {
   ScatterSink(const NhwcConv& s, const float* bias, float* y) : s_(s), run_(s.kernel_w * s.out_channels), bias_(bias), y_(y) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
     const auto* from = static_cast<const float*>(sums);
-    for (int64_t r = row; r < row + rows; ++r, from += stride) {
-      const int64_t ix = r % s_.width, iy = r / s_.width;  // of the whole batch
+    for (int64_t r = row; r < row + rows;) {  // line by line of x, of the whole batch
+      const int64_t ix = r % s_.width, iy = r / s_.width, count = std::min(s_.width - ix, row + rows - r);
       for (int64_t c = column; c < column + columns;) {
         const int64_t ky = c / run_, at = c % run_, n = std::min(run_ - at, column + columns - c);
         float* to = y_ + ((iy * s_.kernel_h + ky) * s_.width + ix) * run_ + at;
-        const float *sum = from + (c - column), *bias = bias_ + c;
-        for (int64_t i = 0; i < n; ++i) to[i] = sum[i] + bias[i];
+        const float* sum = from + (r - row) * stride + (c - column);
+        if (n == 2) scatter<2>(n, count, sum, stride, bias_ + c, to);
+        else if (n == 4) scatter<4>(n, count, sum, stride, bias_ + c, to);
+        else scatter<0>(n, count, sum, stride, bias_ + c, to);
         c += n;
       }
+      r += count;
     }
   }
 
  private:
+  // n values of each of `count` pixels; kRun: n where it is known.
+  template <int kRun>
+  void scatter(int64_t n, int64_t count, const float* sum, int64_t stride, const float* bias, float* to) const {
+    if constexpr (kRun > 0) n = kRun;
+    for (int64_t i = 0; i < count; ++i, sum += stride, to += run_)
+      for (int64_t j = 0; j < n; ++j) to[j] = sum[j] + bias[j];
+  }
+
   const NhwcConv& s_;  // of the input; kernel; out_channels
   int64_t run_;
   const float* bias_;  // [KH, KW, M]
