@@ -390,10 +390,10 @@ void register_qadd(OpRegistry& registry) {
       });
     });
   };
-  KernelDef fast = k;
-  fast.name = "avx2/qadd";
-  fast.isa = Isa::kAvx2;
-  fast.create = [](const KernelQuery& q) {
+  KernelDef vectors = k;
+  vectors.name = "avx2/qadd";
+  vectors.isa = Isa::kAvx2;
+  vectors.create = [](const KernelQuery& q) {
     const auto a = params(q.node, "a"), b = params(q.node, "b"), y = params(q.node, "y");
     return make_kernel([a, b, y, bounds = bounds(q.node)](const KernelContext& c) {
       parallel_for(c.input(0).numel(), 1 << 15, [&](int64_t begin, int64_t end) {
@@ -434,6 +434,12 @@ void register_qtable(OpRegistry& registry) {
   registry.add(std::move(def));
 }
 
+kernels::QPoolShape pool_shape(const KernelQuery& q) {
+  const Shape &x = q.in(0).shape, &y = q.out(0).shape;
+  const Window w = ops::resolve_padding(ops::window_of(q.node, q.node.attr_ints("kernel_shape")), Shape{x[1], x[2]});
+  return {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1], w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
+}
+
 void register_qpool(OpRegistry& registry) {
   OpDef max;
   max.domain = Graph::kInternalDomain;
@@ -450,18 +456,23 @@ void register_qpool(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/qmax_pool";
   k.create = [](const KernelQuery& q) {
-    const Shape &x = q.in(0).shape, &y = q.out(0).shape;
-    const Window w = ops::resolve_padding(ops::window_of(q.node, q.node.attr_ints("kernel_shape")), Shape{x[1], x[2]});
-    const kernels::QPoolShape s = {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1],
-                                   w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
-    return make_kernel([s](const KernelContext& c) {
+    return make_kernel([s = pool_shape(q)](const KernelContext& c) {
       dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
         kernels::quant_max_pool(s, c.input(0).data<T>(), c.output(0).mutable_data<T>());
       });
     });
   };
-  max.kernels = {k};
+  KernelDef vectors = k;
+  vectors.name = "avx2/qmax_pool";
+  vectors.isa = Isa::kAvx2;
+  vectors.create = [](const KernelQuery& q) {
+    return make_kernel([s = pool_shape(q)](const KernelContext& c) {
+      kernels::quant_max_pool_avx2(s, c.input(0).dtype() == DType::kI8, static_cast<const uint8_t*>(c.input(0).raw()),
+                                   static_cast<uint8_t*>(c.output(0).mutable_raw()));
+    });
+  };
+  max.kernels = {vectors, k};
   registry.add(std::move(max));
 
   OpDef mean;
@@ -485,7 +496,20 @@ void register_qpool(OpRegistry& registry) {
       });
     });
   };
-  mean.kernels = {m};
+  KernelDef summed = m;
+  summed.name = "avx2/qglobal_average_pool";
+  summed.isa = Isa::kAvx2;
+  summed.decline = [](const KernelQuery& q) {
+    return ops::require(q.in(0).dim(1) * q.in(0).dim(2) < kernels::kMostAveragedPixels, "sums of more than 32 bits");
+  };
+  summed.create = [](const KernelQuery& q) {
+    const Shape x = q.in(0).shape;
+    return make_kernel([x, px = params(q.node, "x"), py = params(q.node, "y")](const KernelContext& c) {
+      kernels::quant_global_average_avx2(x[0], x[1] * x[2], x[3], c.input(0).dtype() == DType::kI8, static_cast<const uint8_t*>(c.input(0).raw()),
+                                         px, py, static_cast<uint8_t*>(c.output(0).mutable_raw()));
+    });
+  };
+  mean.kernels = {summed, m};
   registry.add(std::move(mean));
 }
 
