@@ -127,21 +127,19 @@ class PackedKernel final : public Kernel {
   kernels::QPackedWeights packed_;
 };
 
-// Hands the tiles' sums to the rescaling.
+// Hands the sums of tiles, which need AVX-512, to the rescaling.
 class RescaleSink final : public kernels::ProductSink {
  public:
-  RescaleSink(const kernels::QGemmIsa& isa, const QRescale& q, int64_t channels, void* y)
-      : isa_(isa), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
+  RescaleSink(const QRescale& q, int64_t channels, void* y)
+      : q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
 
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
     const auto element = static_cast<int64_t>(kernels::output_size(q_.output));
-    for (int64_t c = 0; c < columns; c += kernels::kPanelColumns)
-      isa_.rescale(rows, std::min(kernels::kPanelColumns, columns - c), static_cast<const int32_t*>(sums) + c, stride,
-                   kernels::at_channel(q_, column + c), y_ + row * row_bytes_ + (column + c) * element, row_bytes_);
+    kernels::qrescale_avx512(rows, columns, static_cast<const int32_t*>(sums), stride, kernels::at_channel(q_, column),
+                             y_ + row * row_bytes_ + column * element, row_bytes_);
   }
 
  private:
-  const kernels::QGemmIsa& isa_;
   const QRescale& q_;
   int64_t row_bytes_;
   std::byte* y_;
@@ -166,7 +164,7 @@ class TileKernel final : public Kernel {
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, packed_, type_, threads_); }
   size_t packed_bytes() const override { return packed_.bytes(); }
   void run(const KernelContext& c) override {
-    const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
+    const RescaleSink sink(p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
     kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, packed_, sink, threads_, c.workspace());
   }
 
@@ -406,7 +404,7 @@ void register_qadd(OpRegistry& registry) {
       });
     });
   };
-  def.kernels = {fast, k};
+  def.kernels = {vectors, k};
   registry.add(std::move(def));
 }
 

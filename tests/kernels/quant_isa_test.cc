@@ -1,9 +1,10 @@
-// 8-bit pooling by AVX2 instructions: the portable kernels' bits.
+// 8-bit pooling by AVX2 and rescaling by AVX-512 instructions: the portable kernels' bits.
 #include <gtest/gtest.h>
 
 #include <random>
 #include <vector>
 
+#include "kernels/qgemm.h"
 #include "kernels/quant.h"
 #include "libds/base/cpu.h"
 
@@ -51,6 +52,38 @@ TEST(QuantPool, MeansAreTheSameBits) {
                                      reinterpret_cast<int8_t*>(expected.data()));
         quant_global_average_avx2(3, pixels, channels, true, x.data(), {0.02f, -5}, {narrow, 3}, y.data());
         EXPECT_EQ(y, expected);
+      }
+}
+
+TEST(Rescale, Avx512GivesTheSameBits) {
+  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "needs AVX-512";
+  constexpr int64_t kRows = 3, kStride = 40;
+  std::mt19937 engine(3);
+  std::uniform_int_distribution<int32_t> sum(-40000, 40000);
+  std::uniform_real_distribution<float> factor(0.0005f, 0.01f);
+  std::vector<int32_t> sums(kRows * kStride), bias(kStride);
+  std::vector<float> multiplier(kStride), float_bias(kStride);
+  for (int32_t& s : sums) s = sum(engine);
+  for (int32_t& b : bias) b = sum(engine);
+  for (float& m : multiplier) m = factor(engine);
+  multiplier[3] = 0.5f;  // ties
+  for (float& b : float_bias) b = factor(engine) * 1000;
+  for (const QOutput output : {QOutput::kU8, QOutput::kI8, QOutput::kF32, QOutput::kI32})
+    for (const int64_t n : {1, 8, 15, 16, 17, 32, 39})
+      for (const int with : {0, 1, 2, 3}) {
+        QRescale q;
+        q.output = output;
+        q.multiplier = multiplier.data();
+        if ((with & 1) != 0) q.bias = bias.data();
+        if ((with & 2) != 0) q.float_bias = float_bias.data();
+        q.zero = output == QOutput::kI8 ? -7 : 13;
+        q.lo = output == QOutput::kI8 ? -128 : 13;
+        q.hi = output == QOutput::kI8 ? 127 : 255;
+        const auto row_bytes = static_cast<int64_t>(output_size(output)) * (n + 1);
+        std::vector<uint8_t> expected(static_cast<size_t>(kRows * row_bytes), 77), y = expected;
+        portable_qgemm().rescale(kRows, n, sums.data(), kStride, q, expected.data(), row_bytes);
+        qrescale_avx512(kRows, n, sums.data(), kStride, q, y.data(), row_bytes);
+        EXPECT_EQ(y, expected) << "output " << static_cast<int>(output) << ", " << n << " columns";
       }
 }
 
