@@ -8,6 +8,7 @@
 
 #include <cstring>
 
+#include "kernels/interleave.h"
 #include "libds/base/parallel.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/depthwise.h"
@@ -96,6 +97,22 @@ KernelDef portable_reorder() {
   return k;
 }
 
+// Images on their way in.
+KernelDef interleaving_reorder() {
+  KernelDef k;
+  k.name = "avx512/interleave";
+  k.isa = Isa::kAvx512;
+  k.decline = [](const KernelQuery& q) {
+    const bool image = q.in(0).dtype == DType::kF32 && q.in(0).rank() >= 3 && q.in(0).dim(1) == 3;
+    return ops::require(image && q.in(0).layout == Layout::kPlain && q.out(0).layout == Layout::kChannelsLast, "not three planes to pixels");
+  };
+  k.create = [](const KernelQuery& q) {
+    const int64_t batch = q.in(0).dim(0), plane = checked_numel(std::span(q.in(0).shape).subspan(2));
+    return make_kernel([=](const KernelContext& c) { kernels::interleave3_avx512(batch, plane, c.input(0).data<float>(), c.output(0).mutable_data<float>()); });
+  };
+  return k;
+}
+
 KernelDef onednn_reorder() {
   return ops::onednn_kernel("onednn/reorder", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     if (q.in(0).rank() < 3 || q.in(0).rank() > 5) return why = "not [N, C, 1 to 3 axes]", nullptr;
@@ -122,7 +139,7 @@ void register_fused_ops(OpRegistry& registry) {
   order.name = "Reorder";
   order.min_inputs = order.max_inputs = 1;
   order.infer = ops::infer_same_as_input;
-  order.kernels = {onednn_reorder(), portable_reorder()};
+  order.kernels = {interleaving_reorder(), onednn_reorder(), portable_reorder()};
   registry.add(std::move(order));
 }
 

@@ -1,4 +1,4 @@
-// Depthwise convolution and the epilogue of products on AVX-512 against the portable kernels in f64.
+// Depthwise convolution and the epilogue of products on AVX-512 against the portable kernels in f64; interleaving.
 #include "kernels/depthwise.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +10,7 @@
 
 #include "kernels/conv.h"
 #include "kernels/epilogue.h"
+#include "kernels/interleave.h"
 #include "libds/base/cpu.h"
 
 namespace ds::kernels {
@@ -177,6 +178,19 @@ TEST(Finish, Avx512AgreesWithDouble) {
             ASSERT_NEAR(y[at], expected, 1e-5 * std::max(1.0, std::abs(expected))) << "row " << r << ", column " << c << " of " << columns;
           }
       }
+}
+
+TEST(Interleave, MovesEveryValue) {
+  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "needs AVX-512";
+  for (const int64_t plane : {1, 15, 16, 17, 100, 20000}) {
+    const int64_t batch = 2;
+    const std::vector<float> x = random_floats(static_cast<size_t>(3 * batch * plane), 8);
+    std::vector<float> y(x.size() + 1, 77.0f);
+    interleave3_avx512(batch, plane, x.data(), y.data());
+    EXPECT_EQ(y.back(), 77.0f);
+    y.pop_back();
+    EXPECT_EQ(y, turned<float>(x, batch, 3, plane)) << plane;
+  }
 }
 
 }  // namespace
