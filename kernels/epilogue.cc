@@ -20,11 +20,8 @@ void apply(int64_t n, const T* addend, T* y, F f) {
   });
 }
 
-}  // namespace
-
 template <typename T>
-void apply_epilogue(const Epilogue& e, int64_t n, const T* addend, T* y) {
-  if (!e.add) addend = nullptr;
+void activate(const Epilogue& e, int64_t n, const T* addend, T* y) {
   switch (e.activation) {
     case Activation::kNone:
       if (addend != nullptr) apply(n, addend, y, [](T x) { return x; });
@@ -42,6 +39,17 @@ void apply_epilogue(const Epilogue& e, int64_t n, const T* addend, T* y) {
     case Activation::kGeluTanh: return apply(n, addend, y, [](T x) { return unary_value<Unary::kGeluTanh>(x, T(0), T(0)); });
     case Activation::kTanh: return apply(n, addend, y, [](T x) { return std::tanh(x); });
   }
+}
+
+}  // namespace
+
+template <typename T>
+void apply_epilogue(const Epilogue& e, int64_t n, const T* addend, T* y) {
+  if (!e.add) addend = nullptr;
+  activate(e, n, addend, y);
+  if (e.scale == 1 && e.shift == 0) return;
+  const T scale = static_cast<T>(e.scale), shift = static_cast<T>(e.shift);
+  apply<T>(n, nullptr, y, [=](T x) { return scale * x + shift; });
 }
 
 template void apply_epilogue(const Epilogue&, int64_t, const float*, float*);

@@ -1,4 +1,4 @@
-// What a fused operator does to its result before storing it: y = activation(y + addend).
+// What a fused operator does to its result before storing it: y = scale * activation(y + addend) + shift.
 //
 // NaN: the portable form keeps it, as Relu and Clip of their own and onnxruntime's fused ones do. oneDNN's relu and
 // clip make 0 (of clip, `low`) of it: they are vector maxima, which give their second operand then, and no post-op of
@@ -15,6 +15,7 @@ struct Epilogue {
   Activation activation = Activation::kNone;
   float low = 0, high = 0;  // of kClip
   bool add = false;
+  float scale = 1, shift = 0;
 };
 
 // Portable form, in place over n elements; addend is read with `add` only and may be y's own copy.

@@ -1,4 +1,4 @@
-// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = activation(sum + bias + addend).
+// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = scale * activation(sum + bias + addend) + shift.
 //
 // Legend: sums [rows, columns], `stride` elements from row to row; y and addend [pixels, channels], row-major, f32 or
 // bf16 (rounded to nearest even). addend may be y itself.
@@ -22,6 +22,7 @@ struct Finish {
 
 // The block at (row, column) of y.
 using FinishFn = void(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
-FinishFn finish_avx2, finish_avx512;
+FinishFn finish_avx2;
+FinishFn finish_avx512;  // call only where the CPU has AVX-512
 
 }  // namespace ds::kernels

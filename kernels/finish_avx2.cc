@@ -60,6 +60,12 @@ template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
   using T = typename Element::T;
   const float* bias = f.bias != nullptr ? f.bias + column : nullptr;
+  const bool affine = f.epilogue.scale != 1.0f || f.epilogue.shift != 0.0f;
+  const F8 scale = all(f.epilogue.scale), shift = all(f.epilogue.shift);
+  const auto finished = [&](F8 v) {
+    v = activate<kActivation>(v, f.epilogue);
+    return affine ? fma(v, scale, shift) : v;
+  };
   for (int64_t r = 0; r < rows; ++r, sums += stride) {
     const int64_t at = (row + r) * f.channels + column;
     T* y = static_cast<T*>(f.y) + at;
@@ -69,13 +75,13 @@ void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int
       F8 v = load(sums + i);
       if (bias != nullptr) v = v + load(bias + i);
       if (addend != nullptr) v = v + Addend::get(addend + i);
-      Element::put(y + i, activate<kActivation>(v, f.epilogue));
+      Element::put(y + i, finished(v));
     }
     if (const int64_t rest = columns - i; rest > 0) {
       F8 v = load(sums + i, rest);
       if (bias != nullptr) v = v + load(bias + i, rest);
       if (addend != nullptr) v = v + Addend::get(addend + i, rest);
-      Element::put(y + i, activate<kActivation>(v, f.epilogue), rest);
+      Element::put(y + i, finished(v), rest);
     }
   }
 }

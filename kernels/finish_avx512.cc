@@ -1,27 +1,21 @@
-// The same as finish_avx2.cc sixteen at a time, for the activations that need no exponential; the others go there.
-#include <immintrin.h>
-
-#include "kernels/finish.h"
+#include "kernels/finish_avx512.h"
 
 namespace ds::kernels {
 namespace {
 
-using F16 = __m512;
-constexpr int64_t kWidth = 16;
-
 struct Floats {
   using T = float;
-  static F16 get(const T* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
-  static void put(T* p, F16 v, __mmask16 m) { _mm512_mask_storeu_ps(p, m, v); }
+  static __m512 get(const T* p, __mmask16 m) { return _mm512_maskz_loadu_ps(m, p); }
+  static void put(T* p, __m512 v, __mmask16 m) { _mm512_mask_storeu_ps(p, m, v); }
 };
 
 struct Halves {
   using T = uint16_t;
-  static F16 get(const T* p, __mmask16 m) {
+  static __m512 get(const T* p, __mmask16 m) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16));
   }
   // As libds/base/half.h does it.
-  static void put(T* p, F16 v, __mmask16 m) {
+  static void put(T* p, __m512 v, __mmask16 m) {
     const __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
     __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), _mm512_and_si512(high, _mm512_set1_epi32(1)));
     r = _mm512_mask_or_epi32(_mm512_srli_epi32(r, 16), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
@@ -29,31 +23,22 @@ struct Halves {
   }
 };
 
-template <Activation kActivation>
-inline F16 activate(F16 x, const Epilogue& e) {
-  // The second operand is what max and min give for NaN: it passes.
-  if constexpr (kActivation == Activation::kRelu) return _mm512_max_ps(_mm512_setzero_ps(), x);
-  else if constexpr (kActivation == Activation::kClip) return _mm512_min_ps(_mm512_set1_ps(e.high), _mm512_max_ps(_mm512_set1_ps(e.low), x));
-  else if constexpr (kActivation == Activation::kHardSwish) {
-    const F16 gate = _mm512_fmadd_ps(x, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f));
-    return _mm512_mul_ps(x, _mm512_min_ps(_mm512_set1_ps(1.0f), _mm512_max_ps(_mm512_setzero_ps(), gate)));
-  } else return x;
-}
-
+// A panel of 16 columns of every row after the other, its bias in a register.
 template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
-  for (int64_t c = 0; c < columns; c += kWidth) {
-    const int64_t rest = columns - c;
-    const auto m = static_cast<__mmask16>(rest >= kWidth ? 0xffff : (1 << rest) - 1);
-    const F16 bias = f.bias != nullptr ? _mm512_maskz_loadu_ps(m, f.bias + column + c) : _mm512_setzero_ps();
+  Epilogue e = f.epilogue;
+  e.activation = kActivation;  // so that the switch is gone from the loop
+  for (int64_t c = 0; c < columns; c += 16) {
+    const auto mask = static_cast<__mmask16>(columns - c >= 16 ? 0xffff : (1u << (columns - c)) - 1);
+    const __m512 bias = f.bias != nullptr ? _mm512_maskz_loadu_ps(mask, f.bias + column + c) : _mm512_setzero_ps();
     const int64_t at = row * f.channels + column + c;
     auto* y = static_cast<typename Element::T*>(f.y) + at;
     const auto* addend = f.addend != nullptr ? static_cast<const typename Addend::T*>(f.addend) + at : nullptr;
     const float* from = sums + c;
     for (int64_t r = 0; r < rows; ++r, from += stride, y += f.channels) {
-      F16 v = _mm512_add_ps(_mm512_maskz_loadu_ps(m, from), bias);
-      if (addend != nullptr) v = _mm512_add_ps(v, Addend::get(addend + r * f.channels, m));
-      Element::put(y, activate<kActivation>(v, f.epilogue), m);
+      __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from), bias);
+      if (addend != nullptr) v = _mm512_add_ps(v, Addend::get(addend + r * f.channels, mask));
+      Element::put(y, activated(v, e), mask);
     }
   }
 }

@@ -174,6 +174,7 @@ dnnl::primitive_attr attributes(const Epilogue& epilogue) {
     case A::kTanh: ops.append_eltwise(1.0f, algorithm::eltwise_tanh, 0.0f, 0.0f); break;
     case A::kSilu: ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.0f, 0.0f); break;
   }
+  if (epilogue.scale != 1 || epilogue.shift != 0) ops.append_eltwise(1.0f, algorithm::eltwise_linear, epilogue.scale, epilogue.shift);
   attr.set_post_ops(ops);
   return attr;
 }

@@ -81,6 +81,8 @@ constexpr int64_t kQRows = 6;  // most rows of a tile
 
 const QGemmIsa& portable_qgemm();
 const QGemmIsa& avx2_qgemm();  // only on CPUs with AVX2
+// QGemmIsa::rescale, any n; only on CPUs with AVX-512.
+void qrescale_avx512(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride);
 
 // Scratch that qconv() needs for a number of threads.
 size_t qconv_workspace(const NhwcConv& s, int threads);

@@ -73,8 +73,14 @@ struct QPoolShape {
 template <typename T>
 void quant_max_pool(const QPoolShape& s, const T* x, T* y);
 
+// The same bits by AVX2 instructions, for T = i8 or u8 as `is_signed` says; only on CPUs that have them.
+void quant_max_pool_avx2(const QPoolShape& s, bool is_signed, const uint8_t* x, uint8_t* y);
+
 // Mean over all pixels of each image and channel: [N, pixels, C] -> [N, C], rescaled from px to py.
 template <typename T>
 void quant_global_average(int64_t batch, int64_t pixels, int64_t channels, const T* x, QParams px, QParams py, T* y);
+// The same bits by AVX2 instructions. Sums are 32 bits wide: pixels must be below kMostAveragedPixels.
+constexpr int64_t kMostAveragedPixels = int64_t{1} << 23;
+void quant_global_average_avx2(int64_t batch, int64_t pixels, int64_t channels, bool is_signed, const uint8_t* x, QParams px, QParams py, uint8_t* y);
 
 }  // namespace ds::kernels

@@ -61,6 +61,28 @@ void resize_axis_copy(int64_t outer, const AxisTaps& axis, int64_t inner, size_t
   });
 }
 
+void resize_plane_copy(int64_t outer, const AxisTaps& rows, const AxisTaps& columns, int64_t inner, size_t element, const std::byte* src,
+                       std::byte* dst) {
+  const auto piece = static_cast<int64_t>(element) * inner;
+  const int64_t *row = rows.index.data(), *column = columns.index.data();
+  parallel_for(outer * rows.out, grain_of(columns.out * inner), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t p = i / rows.out, o = i % rows.out;
+      std::byte* to = dst + i * columns.out * piece;
+      if (i > begin && o > 0 && row[o] == row[o - 1]) {
+        std::memcpy(to, to - columns.out * piece, static_cast<size_t>(columns.out * piece));
+        continue;
+      }
+      const std::byte* from = src + (p * rows.in + row[o]) * columns.in * piece;
+      if (piece == sizeof(uint32_t)) {
+        for (int64_t c = 0; c < columns.out; ++c) std::memcpy(to + c * 4, from + column[c] * 4, 4);
+      } else {
+        for (int64_t c = 0; c < columns.out; ++c) std::memcpy(to + c * piece, from + column[c] * piece, static_cast<size_t>(piece));
+      }
+    }
+  });
+}
+
 template void resize_axis(int64_t, const AxisTaps&, int64_t, const float*, float*);
 template void resize_axis(int64_t, const AxisTaps&, int64_t, const double*, double*);
 template void resize_axis_grad(int64_t, const AxisTaps&, int64_t, const float*, float*);

@@ -30,4 +30,8 @@ void resize_axis_grad(int64_t outer, const AxisTaps& axis, int64_t inner, const 
 // One tap of weight one, any element type of `element` bytes.
 void resize_axis_copy(int64_t outer, const AxisTaps& axis, int64_t inner, size_t element, const std::byte* src, std::byte* dst);
 
+// The same along two neighbouring axes at once: src [outer, rows.in, columns.in, inner].
+void resize_plane_copy(int64_t outer, const AxisTaps& rows, const AxisTaps& columns, int64_t inner, size_t element, const std::byte* src,
+                       std::byte* dst);
+
 }  // namespace ds::kernels

@@ -4,6 +4,7 @@
 // gradient of the convolution that maps its output to its input: its w is [C, M/G, kernel...].
 #include "libds/ops/conv.h"
 
+#include "libds/ops/depthwise.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/tile_product.h"
@@ -255,7 +256,7 @@ void register_conv(OpRegistry& registry) {
   blocked.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     ops::conv_layouts(ops::conv_request(q), inputs, outputs);
   };
-  def.kernels = {ops::tile_conv(), blocked, portable("portable/conv", ops::conv_forward_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.kernels = {ops::depthwise_conv(), ops::tile_conv(), blocked, portable("portable/conv", ops::conv_forward_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};
@@ -271,7 +272,7 @@ void register_conv_transpose(OpRegistry& registry) {
   def.infer = infer_conv_transpose;
   def.grad = grad_conv_transpose;
   def.cost = cost_with(transposed_shape);
-  def.kernels = {onednn("onednn/conv_transpose", transposed_shape, kernels::onednn::conv_grad_input, 1), portable("portable/conv_transpose", transposed_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.kernels = {ops::tile_conv_transpose(), onednn("onednn/conv_transpose", transposed_shape, kernels::onednn::conv_grad_input, 1), portable("portable/conv_transpose", transposed_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_grad_input<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};

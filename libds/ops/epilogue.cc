@@ -13,7 +13,8 @@ kernels::Epilogue epilogue_of(const Node& node) {
   const std::string name = node.attr_string("activation", "");
   const auto it = kNames.find(name);
   if (it == kNames.end()) fail(ExitCode::kInternal, "activation '{}' is unknown", name);
-  return {it->second, node.attr_float("low", 0), node.attr_float("high", 0), node.input(3) != kNone};
+  return {it->second, node.attr_float("low", 0),   node.attr_float("high", 0),
+          node.input(3) != kNone, node.attr_float("scale", 1), node.attr_float("shift", 0)};
 }
 
 }  // namespace ds::ops

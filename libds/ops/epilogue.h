@@ -1,5 +1,5 @@
 // The epilogue of a fused operator in its node's attributes: `activation` ("", relu, clip, sigmoid, hardswish, silu, gelu,
-// gelu_tanh, tanh), `low` and `high` for clip. Nodes without them have none.
+// gelu_tanh, tanh), `low` and `high` for clip, `scale` and `shift`. Nodes without them have none.
 #pragma once
 
 #include "kernels/epilogue.h"

@@ -1,16 +1,18 @@
 // Internal operators of the run-time pipeline: FusedConv and Reorder. Neither is ever exported.
 //
-// FusedConv (x, w, b?, addend?) -> activation(Conv(x, w, b) + addend), with Conv's attributes and
-// `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip. The addend has the
-// output's shape.
+// FusedConv (x, w, b?, addend?) -> scale * activation(Conv(x, w, b) + addend) + shift, with Conv's attributes and
+// `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip, `scale` and `shift` (1 and 0).
+// The addend has the output's shape.
 // w in bf16 means products in bf16, whatever the other operands are stored in; `to`: type of the result, else x's.
 // Reorder (x) -> the same values in another memory layout: those that the plan gives input and output.
 #include "kernels/epilogue.h"
 
 #include <cstring>
 
+#include "kernels/interleave.h"
 #include "libds/base/parallel.h"
 #include "libds/ops/conv.h"
+#include "libds/ops/depthwise.h"
 #include "libds/ops/epilogue.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
@@ -98,6 +100,22 @@ KernelDef portable_reorder() {
   return k;
 }
 
+// Images on their way in.
+KernelDef interleaving_reorder() {
+  KernelDef k;
+  k.name = "avx512/interleave";
+  k.isa = Isa::kAvx512;
+  k.decline = [](const KernelQuery& q) {
+    const bool image = q.in(0).dtype == DType::kF32 && q.in(0).rank() >= 3 && q.in(0).dim(1) == 3;
+    return ops::require(image && q.in(0).layout == Layout::kPlain && q.out(0).layout == Layout::kChannelsLast, "not three planes to pixels");
+  };
+  k.create = [](const KernelQuery& q) {
+    const int64_t batch = q.in(0).dim(0), plane = checked_numel(std::span(q.in(0).shape).subspan(2));
+    return make_kernel([=](const KernelContext& c) { kernels::interleave3_avx512(batch, plane, c.input(0).data<float>(), c.output(0).mutable_data<float>()); });
+  };
+  return k;
+}
+
 KernelDef onednn_reorder() {
   return ops::onednn_kernel("onednn/reorder", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     if (q.in(0).rank() < 3 || q.in(0).rank() > 5) return why = "not [N, C, 1 to 3 axes]", nullptr;
@@ -116,7 +134,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
   conv.widens_halves = true;
-  conv.kernels = {ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  conv.kernels = {ops::depthwise_conv(), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 
   OpDef order;
@@ -124,7 +142,7 @@ void register_fused_ops(OpRegistry& registry) {
   order.name = "Reorder";
   order.min_inputs = order.max_inputs = 1;
   order.infer = ops::infer_same_as_input;
-  order.kernels = {onednn_reorder(), portable_reorder()};
+  order.kernels = {interleaving_reorder(), onednn_reorder(), portable_reorder()};
   registry.add(std::move(order));
 }
 

@@ -137,21 +137,25 @@ class PackedKernel final : public Kernel {
   Packing<kernels::QPackedWeights> packed_;
 };
 
-// Hands the tiles' sums to the rescaling.
+// Hands the sums of tiles to the rescaling.
 class RescaleSink final : public kernels::ProductSink {
  public:
-  RescaleSink(const kernels::QGemmIsa& isa, const QRescale& q, int64_t channels, void* y)
-      : isa_(isa), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
+  RescaleSink(Isa level, const QRescale& q, int64_t channels, void* y)
+      : level_(level), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
 
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
     const auto element = static_cast<int64_t>(kernels::output_size(q_.output));
+    const auto* from = static_cast<const int32_t*>(sums);
+    std::byte* to = y_ + row * row_bytes_;
+    if (level_ >= Isa::kAvx512)
+      return kernels::qrescale_avx512(rows, columns, from, stride, kernels::at_channel(q_, column), to + column * element, row_bytes_);
     for (int64_t c = 0; c < columns; c += kernels::kPanelColumns)
-      isa_.rescale(rows, std::min(kernels::kPanelColumns, columns - c), static_cast<const int32_t*>(sums) + c, stride,
-                   kernels::at_channel(q_, column + c), y_ + row * row_bytes_ + (column + c) * element, row_bytes_);
+      kernels::avx2_qgemm().rescale(rows, std::min(kernels::kPanelColumns, columns - c), from + c, stride, kernels::at_channel(q_, column + c),
+                                    to + (column + c) * element, row_bytes_);
   }
 
  private:
-  const kernels::QGemmIsa& isa_;
+  Isa level_;
   const QRescale& q_;
   int64_t row_bytes_;
   std::byte* y_;
@@ -162,7 +166,7 @@ class RescaleSink final : public kernels::ProductSink {
 class TileKernel final : public Kernel {
  public:
   TileKernel(const KernelQuery& q, std::shared_ptr<Prepared> p, const kernels::TileIsa& isa)
-      : p_(std::move(p)), isa_(isa), threads_(q.threads) {
+      : p_(std::move(p)), level_(q.isa), isa_(isa), threads_(q.threads) {
     packed_ = pack_once(q, 1, kernels::packing_form(isa_, p_->shape, p_->matrix), [&] {
       return kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, p_->w.raw(),
                                    p_->w_signed() ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted);
@@ -180,12 +184,13 @@ class TileKernel final : public Kernel {
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, *packed_, type_, threads_); }
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
-    const RescaleSink sink(kernels::avx2_qgemm(), p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
+    const RescaleSink sink(level_, p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
     kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, *packed_, sink, threads_, c.workspace());
   }
 
  private:
   std::shared_ptr<Prepared> p_;
+  Isa level_;
   const kernels::TileIsa& isa_;
   int threads_;
   Packing<kernels::PackedWeights> packed_;
@@ -412,10 +417,10 @@ void register_qadd(OpRegistry& registry) {
       });
     });
   };
-  KernelDef fast = k;
-  fast.name = "avx2/qadd";
-  fast.isa = Isa::kAvx2;
-  fast.create = [](const KernelQuery& q) {
+  KernelDef vectors = k;
+  vectors.name = "avx2/qadd";
+  vectors.isa = Isa::kAvx2;
+  vectors.create = [](const KernelQuery& q) {
     const auto a = params(q.node, "a"), b = params(q.node, "b"), y = params(q.node, "y");
     return make_kernel([a, b, y, bounds = bounds(q.node)](const KernelContext& c) {
       parallel_for(c.input(0).numel(), 1 << 15, [&](int64_t begin, int64_t end) {
@@ -428,7 +433,7 @@ void register_qadd(OpRegistry& registry) {
       });
     });
   };
-  def.kernels = {fast, k};
+  def.kernels = {vectors, k};
   registry.add(std::move(def));
 }
 
@@ -456,6 +461,12 @@ void register_qtable(OpRegistry& registry) {
   registry.add(std::move(def));
 }
 
+kernels::QPoolShape pool_shape(const KernelQuery& q) {
+  const Shape &x = q.in(0).shape, &y = q.out(0).shape;
+  const Window w = ops::resolve_padding(ops::window_of(q.node, q.node.attr_ints("kernel_shape")), Shape{x[1], x[2]});
+  return {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1], w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
+}
+
 void register_qpool(OpRegistry& registry) {
   OpDef max;
   max.domain = Graph::kInternalDomain;
@@ -472,18 +483,23 @@ void register_qpool(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/qmax_pool";
   k.create = [](const KernelQuery& q) {
-    const Shape &x = q.in(0).shape, &y = q.out(0).shape;
-    const Window w = ops::resolve_padding(ops::window_of(q.node, q.node.attr_ints("kernel_shape")), Shape{x[1], x[2]});
-    const kernels::QPoolShape s = {x[0], x[1], x[2], x[3], y[1], y[2], w.kernel[0], w.kernel[1], w.stride[0], w.stride[1],
-                                   w.dilation[0], w.dilation[1], w.pad_begin[0], w.pad_begin[1]};
-    return make_kernel([s](const KernelContext& c) {
+    return make_kernel([s = pool_shape(q)](const KernelContext& c) {
       dispatch_bytes(c.input(0).dtype(), [&](auto tag) {
         using T = decltype(tag);
         kernels::quant_max_pool(s, c.input(0).data<T>(), c.output(0).mutable_data<T>());
       });
     });
   };
-  max.kernels = {k};
+  KernelDef vectors = k;
+  vectors.name = "avx2/qmax_pool";
+  vectors.isa = Isa::kAvx2;
+  vectors.create = [](const KernelQuery& q) {
+    return make_kernel([s = pool_shape(q)](const KernelContext& c) {
+      kernels::quant_max_pool_avx2(s, c.input(0).dtype() == DType::kI8, static_cast<const uint8_t*>(c.input(0).raw()),
+                                   static_cast<uint8_t*>(c.output(0).mutable_raw()));
+    });
+  };
+  max.kernels = {vectors, k};
   registry.add(std::move(max));
 
   OpDef mean;
@@ -507,7 +523,20 @@ void register_qpool(OpRegistry& registry) {
       });
     });
   };
-  mean.kernels = {m};
+  KernelDef summed = m;
+  summed.name = "avx2/qglobal_average_pool";
+  summed.isa = Isa::kAvx2;
+  summed.decline = [](const KernelQuery& q) {
+    return ops::require(q.in(0).dim(1) * q.in(0).dim(2) < kernels::kMostAveragedPixels, "sums of more than 32 bits");
+  };
+  summed.create = [](const KernelQuery& q) {
+    const Shape x = q.in(0).shape;
+    return make_kernel([x, px = params(q.node, "x"), py = params(q.node, "y")](const KernelContext& c) {
+      kernels::quant_global_average_avx2(x[0], x[1] * x[2], x[3], c.input(0).dtype() == DType::kI8, static_cast<const uint8_t*>(c.input(0).raw()),
+                                         px, py, static_cast<uint8_t*>(c.output(0).mutable_raw()));
+    });
+  };
+  mean.kernels = {summed, m};
   registry.add(std::move(mean));
 }
 

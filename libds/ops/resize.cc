@@ -223,8 +223,8 @@ struct Mapping {
   const Tensor *roi = nullptr, *scales = nullptr, *sizes = nullptr;
 };
 
-// The passes from x to y; axes that shrink come first.
-std::vector<Pass> passes_of(const Node& n, const Shape& x, const Shape& y, const Mapping& mapping) {
+// The passes from x to y; axes that shrink come first. Either may have its channels (axis 1) last in memory.
+std::vector<Pass> passes_of(const Node& n, const Shape& x, const Shape& y, const Mapping& mapping, bool channels_last = false) {
   Resize r = resize_of(n, x.size());
   const std::vector<int64_t> axes = resized_axes(n, x.size());
   std::optional<float> common;  // scale of all axes
@@ -251,14 +251,16 @@ std::vector<Pass> passes_of(const Node& n, const Shape& x, const Shape& y, const
     if (x[i] != y[i] || r.scale[i] != 1.0f || r.start[i] != 0.0f || r.end[i] != 1.0f) order.push_back(i);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return r.scale[a] < r.scale[b]; });
   std::vector<Pass> passes;
+  const auto place = [&](size_t axis) { return !channels_last || axis == 0 ? axis : axis == 1 ? x.size() - 1 : axis - 1; };  // in memory
   Shape shape = x;
+  for (size_t i = 0; i < x.size(); ++i) shape[place(i)] = x[i];
   for (size_t axis : order) {
     Pass p;
     p.taps = taps_of(r, axis, x[axis], y[axis]);
-    p.axis = axis;
-    for (size_t i = 0; i < axis; ++i) p.outer *= shape[i];
-    for (size_t i = axis + 1; i < shape.size(); ++i) p.inner *= shape[i];
-    shape[axis] = y[axis];
+    p.axis = place(axis);
+    for (size_t i = 0; i < p.axis; ++i) p.outer *= shape[i];
+    for (size_t i = p.axis + 1; i < shape.size(); ++i) p.inner *= shape[i];
+    shape[p.axis] = y[axis];
     passes.push_back(std::move(p));
   }
   return passes;
@@ -334,6 +336,10 @@ void run_resize(const KernelContext& c, const Prepared& prepared, const Node& no
     held = Tensor::empty(DType::kU8, {checked_mul(2 * prepared.intermediate, static_cast<int64_t>(element))});
     workspace = static_cast<std::byte*>(held.mutable_raw());
   }
+  const std::vector<Pass>& passes = prepared.passes;
+  if (prepared.copies && passes.size() == 2 && passes[0].axis + 1 == passes[1].axis && passes[0].taps.outside.empty() && passes[1].taps.outside.empty())
+    return kernels::resize_plane_copy(passes[0].outer, passes[0].taps, passes[1].taps, passes[1].inner, element, static_cast<const std::byte*>(src.raw()),
+                                      static_cast<std::byte*>(dst.mutable_raw()));
   run_passes(prepared.passes, false, element, static_cast<const std::byte*>(src.raw()), static_cast<std::byte*>(dst.mutable_raw()), workspace,
              static_cast<int64_t>(src.bytes()), [&](const Pass& p, const std::byte* from, std::byte* to) {
                if (prepared.copies) return kernels::resize_axis_copy(p.outer, p.taps, p.inner, element, from, to);
@@ -358,10 +364,15 @@ KernelDef resize_kernel() {
   k.decline = [](const KernelQuery& q) {  // copies of elements are fine
     return ops::require(!is_half(q.in(0).dtype) || q.node.attr_string("mode", "nearest") == "nearest", "16-bit float");
   };
+  k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    if (q.in(0).layout == Layout::kChannelsLast && q.node.attr_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize")
+      inputs[0] = outputs[0] = Layout::kChannelsLast;
+  };
   k.create = [](const KernelQuery& q) {
-    const auto prepare = [node = q.node, x = q.in(0).shape, y = q.out(0).shape](const Mapping& mapping) {
+    const bool last = q.in(0).layout == Layout::kChannelsLast;
+    const auto prepare = [node = q.node, x = q.in(0).shape, y = q.out(0).shape, last](const Mapping& mapping) {
       Prepared p;
-      p.passes = passes_of(node, x, y, mapping);
+      p.passes = passes_of(node, x, y, mapping, last);
       p.copies = node.attr_string("mode", "nearest") == "nearest";
       p.intermediate = intermediate(p.passes, false);
       return p;

@@ -9,20 +9,22 @@
 namespace ds {
 namespace {
 
-// w[m] * scale[m], in double. Made when a kernel asks for it: most pack it and need no plain copy.
-Tensor scaled_rows(const Tensor& w, const std::vector<double>& scale) {
-  return Tensor::deferred(w.dtype(), w.shape(), [w, scale](std::byte* to) {
+// w * scale along an axis, 0 or 1, in double. Made when a kernel asks for it: most pack it and need no plain copy.
+Tensor scaled_along(const Tensor& w, size_t axis, const std::vector<double>& scale) {
+  return Tensor::deferred(w.dtype(), w.shape(), [w, axis, scale](std::byte* to) {
     const Tensor from = w.transient();
-    const size_t each = static_cast<size_t>(w.numel()) / scale.size();
+    size_t each = 1;
+    for (size_t d = axis + 1; d < w.shape().size(); ++d) each *= static_cast<size_t>(w.shape()[d]);
+    const size_t rows = each == 0 ? 0 : static_cast<size_t>(w.numel()) / each;
     dispatch_dtype(w.dtype(), [&](auto tag) {
       using T = decltype(tag);
       if constexpr (std::is_convertible_v<T, float> && !std::is_integral_v<T>) {
         using Through = std::conditional_t<std::is_floating_point_v<T>, T, float>;  // 16-bit types round from float
         const T* x = from.data<T>();
         T* y = reinterpret_cast<T*>(to);
-        for (size_t m = 0; m < scale.size(); ++m)
+        for (size_t m = 0; m < rows; ++m)
           for (size_t i = m * each; i < (m + 1) * each; ++i)
-            y[i] = static_cast<T>(static_cast<Through>(static_cast<double>(x[i]) * scale[m]));
+            y[i] = static_cast<T>(static_cast<Through>(static_cast<double>(x[i]) * scale[m % scale.size()]));
       }
     });
   });
@@ -49,6 +51,8 @@ class Fuser {
       if (graph_.node(id).alive) made += fuse_addend(id);
     for (NodeId id : graph_.order())
       if (graph_.node(id).alive) made += fuse_activation(id);
+    for (NodeId id : graph_.order())
+      if (graph_.node(id).alive) made += fuse_affine(id);
     return made;
   }
 
@@ -59,15 +63,30 @@ class Fuser {
     return state ? nullptr : graph_.value(id).constant.get();
   }
 
+  // The convolution that makes `id` for one reader only and whose weights can be rescaled; kNone otherwise.
+  NodeId rescalable_behind(ValueId id) const {
+    const NodeId conv = conv_behind(id, false);
+    if (conv != kNone || id == kNone) return conv;
+    const NodeId made = sole_producer(id);
+    return made != kNone && graph_.node(made).is("ConvTranspose") && graph_.node(made).attr_int("group", 1) == 1 ? made : kNone;
+  }
+
   // The Conv (or FusedConv) that makes `id` for one reader only; kNone otherwise.
   NodeId conv_behind(ValueId id, bool fused_too) const {
+    const NodeId made = sole_producer(id);
+    if (made == kNone) return kNone;
+    const Node& n = graph_.node(made);
+    return n.is("Conv") || (fused_too && n.is_internal("FusedConv")) ? made : kNone;
+  }
+
+  // What makes `id`, which is read once and by nobody outside; kNone otherwise.
+  NodeId sole_producer(ValueId id) const {
     if (id == kNone || graph_.is_output(id)) return kNone;
     const Value& v = graph_.value(id);
     if (v.producer == kNone || v.users.size() != 1) return kNone;
     for (const State& s : graph_.states())
       if (s.update == id) return kNone;
-    const Node& n = graph_.node(v.producer);
-    return n.is("Conv") || (fused_too && n.is_internal("FusedConv")) ? v.producer : kNone;
+    return v.producer;
   }
 
   // Replaces weights W[m] by W[m]*scale[m] and bias b[m] by b[m]*scale[m] + shift[m], and `last` by the convolution.
@@ -77,13 +96,14 @@ class Fuser {
     const bool has_bias = n.input(2) != kNone;
     const Tensor* b = constant(n.input(2));
     if (w == nullptr || !is_float(w->dtype()) || (has_bias && b == nullptr)) return false;
-    const int64_t channels = w->dim(0);
+    const size_t axis = n.is("ConvTranspose") ? 1 : 0;  // of the output channels in w
+    const int64_t channels = w->dim(static_cast<int64_t>(axis));
     if (static_cast<int64_t>(scale.size()) != channels || static_cast<int64_t>(shift.size()) != channels) return false;
     std::vector<double> bias = b != nullptr ? b->to_doubles() : std::vector<double>(scale.size(), 0.0);
     for (size_t m = 0; m < scale.size(); ++m) bias[m] = bias[m] * scale[m] + shift[m];
     const DType dtype = w->dtype();
     const std::string name = graph_.value(n.input(1)).name;
-    rw_.set_input(conv, 1, rw_.add_constant(name + "/folded", scaled_rows(*w, scale)));
+    rw_.set_input(conv, 1, rw_.add_constant(name + "/folded", scaled_along(*w, axis, scale)));
     rw_.set_input(conv, 2, rw_.add_constant(name + "/folded_bias", Tensor::vector<double>(std::span<const double>(bias)).cast(dtype)));
     rw_.replace_uses(graph_.node(last).outputs[0], graph_.node(conv).outputs[0]);
     sweep(last);
@@ -95,7 +115,7 @@ class Fuser {
     if (n.attr_int("training_mode", 0) != 0 || n.inputs.size() != 5) return false;
     for (size_t i = 1; i < n.outputs.size(); ++i)
       if (n.outputs[i] != kNone && (!graph_.value(n.outputs[i]).users.empty() || graph_.is_output(n.outputs[i]))) return false;
-    const NodeId conv = conv_behind(n.input(0), false);
+    const NodeId conv = rescalable_behind(n.input(0));
     if (conv == kNone) return false;
     std::vector<double> p[4];  // gamma, beta, mean, variance
     for (size_t i = 0; i < 4; ++i) {
@@ -129,7 +149,7 @@ class Fuser {
     const bool product = graph_.node(id).is("Mul");
     for (size_t side : {0, 1}) {
       const Node& n = graph_.node(id);
-      const NodeId conv = conv_behind(n.input(side), false);
+      const NodeId conv = rescalable_behind(n.input(side));
       if (conv == kNone) continue;
       const auto& dims = graph_.value(n.inputs[side]).dims;
       if (!dims || !(*dims)[1].known()) continue;
@@ -216,6 +236,26 @@ class Fuser {
     if (conv == kNone || graph_.node(conv).has_attr("activation") || graph_.value(m->x).dtype != DType::kF32) return false;
     replace(id, conv, m->attrs);
     return true;
+  }
+
+  // Mul or Add of one constant number after the activation (LearnableAffineBlock of PP-LCNet).
+  bool fuse_affine(NodeId id) {
+    const bool product = graph_.node(id).is("Mul");
+    if (!product && !graph_.node(id).is("Add")) return false;
+    for (size_t side : {0, 1}) {
+      const Node& n = graph_.node(id);
+      const ValueId x = n.input(side);
+      const NodeId conv = conv_behind(x, true);
+      if (conv == kNone || !graph_.node(conv).has_attr("activation") || graph_.value(x).dtype != DType::kF32) continue;
+      const auto number = scalar(n.input(1 - side));
+      const auto &dims = graph_.value(x).dims, &wide = graph_.value(n.outputs[0]).dims;
+      if (!number || !dims || !wide || dims->size() != wide->size()) continue;
+      const double scale = graph_.node(conv).attr_float("scale", 1), shift = graph_.node(conv).attr_float("shift", 0);
+      replace(id, conv, {{"scale", static_cast<float>(product ? scale * *number : scale)},
+                         {"shift", static_cast<float>(product ? shift * *number : shift + *number)}});
+      return true;
+    }
+    return false;
   }
 
   void replace(NodeId id, NodeId conv, const Attributes& activation) {

@@ -174,5 +174,68 @@ TEST(FuseConv, SiluIsOneActivation) {
   EXPECT_LE(worst(run(b.graph, in, false), before), 1e-5);
 }
 
+TEST(FuseConv, NumbersAfterAnActivationJoinTheEpilogue) {
+  for (const int64_t group : {1, 8}) {
+    Builder b;
+    ValueId y = b.rw.emit("Relu", {b.conv(b.input({1, 8, 5, 7}), 8, 8, 3, 1, true, group)});
+    y = b.rw.emit("Mul", {b.constant({1}), y});
+    y = b.rw.emit("Add", {y, b.constant({1})});
+    b.rw.add_output(b.rw.emit("Relu", {y}, {}, "y"));  // after the shift: must stay behind it
+    const Tensor in = f32({1, 8, 5, 7}, 3);
+    const std::vector<Tensor> before = run(b.graph, in, false);
+    EXPECT_TRUE(fuse(*b.graph));
+    verify_graph(*b.graph);
+    EXPECT_EQ(b.ops(), (std::vector<std::string>{"FusedConv", "Relu"}));
+    EXPECT_LE(worst(run(b.graph, in, false), before), 1e-5);
+    EXPECT_LE(worst(run(b.graph, in, true), before), 1e-5);
+  }
+}
+
+TEST(FuseConv, FoldsIntoTransposedConvolutions) {
+  Builder b;
+  const ValueId x = b.input({2, 5, 3, 4});
+  ValueId y = b.rw.emit("ConvTranspose", {x, b.constant({5, 3, 2, 2})}, {{"strides", Ints{2, 2}}});
+  y = b.rw.emit("Add", {y, b.constant({1, 3, 1, 1})});
+  y = b.rw.emit("BatchNormalization", {y, b.constant({3}), b.constant({3}), b.constant({3}), b.constant({3}, 0.5, 2)});
+  b.rw.add_output(y);
+  const Tensor in = f32({2, 5, 3, 4}, 3);
+  const std::vector<Tensor> before = run(b.graph, in, false);
+  EXPECT_TRUE(fold(*b.graph));
+  verify_graph(*b.graph);
+  EXPECT_EQ(b.ops(), (std::vector<std::string>{"ConvTranspose"}));
+  EXPECT_LE(worst(run(b.graph, in, false), before), 1e-5);
+  EXPECT_LE(worst(run(b.graph, in, true), before), 1e-5);
+}
+
+// What lies between the convolutions of small networks: depthwise filters, squeeze-excite, feature pyramids, upsampling.
+TEST(Layout, SmallNetworksStayInOneLayout) {
+  for (const char* mode : {"nearest", "linear", "cubic"}) {
+    for (const int64_t channels : {16, 24}) {
+      Builder b;
+      ValueId x = b.rw.emit("HardSwish", {b.conv(b.input({2, 3, 11, 13}), 3, channels, 3, 1, true)});
+      x = b.rw.emit("Relu", {b.conv(x, channels, channels, 5, 1, true, channels)});
+      ValueId gate = b.rw.emit("Relu", {b.conv(b.rw.emit("GlobalAveragePool", {x}), channels, 8, 1)});
+      gate = b.rw.emit("HardSigmoid", {b.conv(gate, 8, channels, 1)});
+      x = b.conv(b.rw.emit("Mul", {x, gate}), channels, channels, 1);
+      const ValueId half = b.conv(x, channels, channels, 3, 2, true, channels);
+      const ValueId up = b.rw.emit("Resize", {half, kNone, kNone, b.rw.add_constant("sizes", Tensor::vector<int64_t>(Ints{2, channels, 11, 13}))},
+                                   {{"mode", std::string(mode)}});
+      x = b.rw.emit("Concat", {x, up}, {{"axis", int64_t{1}}});
+      x = b.conv(x, 2 * channels, channels, 1);
+      x = b.rw.emit("ConvTranspose", {x, b.constant({channels, 5, 2, 2}), b.constant({5})}, {{"strides", Ints{2, 2}}});
+      x = b.rw.emit("ConvTranspose", {b.rw.emit("Relu", {x}), b.constant({5, 1, 3, 2})}, {{"strides", Ints{3, 2}}});
+      b.rw.add_output(b.rw.emit("Neg", {x}, {}, "y"));
+      const Tensor in = f32({2, 3, 11, 13}, 3);
+      const std::vector<Tensor> plain = run(b.graph, in, false);
+      EXPECT_LE(worst(run(b.graph, in, true), plain), 1e-5) << mode;
+      fuse(*b.graph);
+      EXPECT_LE(worst(run(b.graph, in, true), plain), 1e-5) << mode;
+      if (cpu_isa() < Isa::kAvx512) continue;  // there channels are not last
+      const auto plan = compile(b.graph, {});
+      EXPECT_EQ(count(*plan->graph, "Reorder"), 2u) << print_plan(*plan);  // in and out
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ds
