@@ -210,6 +210,12 @@ class Fuser {
     return false;
   }
 
+  std::optional<double> scalar(ValueId id) const {
+    const Tensor* t = constant(id);
+    if (t == nullptr || t->numel() != 1) return std::nullopt;
+    return t->to_doubles()[0];
+  }
+
   // x * Sigmoid(x), x from a convolution that nothing else reads.
   bool fuse_silu(NodeId id) {
     const Node& n = graph_.node(id);
