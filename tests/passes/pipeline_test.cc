@@ -164,6 +164,21 @@ TEST(Pipeline, WrongNamesAreUsageErrorsThatListTheRightOnes) {
   EXPECT_THROW(run_pipeline(g, "no-such-pipeline"), Error);
 }
 
+TEST(Pipeline, PlansDropIdentitiesThatOnlySizesReveal) {
+  auto g = std::make_shared<Graph>();
+  Rewriter rw(*g);
+  const ValueId x = rw.add_input("x", DType::kF32, {g->symbol("rows"), g->symbol("columns")});
+  const ValueId y = rw.add_input("y", DType::kF32, {g->symbol("others")});
+  rw.add_output(rw.emit("Relu", {rw.emit("Expand", {rw.emit("Abs", {x}), rw.emit("Shape", {y})})}, {}, "z"));
+  SessionOptions options;
+  options.plan_after = 1;
+  Session session(g, options);
+  const std::vector<Shape> same = {{2, 3}, {3}}, wider = {{2, 1}, {3}};
+  ASSERT_NE(session.plan(same), nullptr);
+  EXPECT_EQ(ops_of(*session.plan(same)->graph), "Abs Relu");
+  EXPECT_EQ(ops_of(*session.plan(wider)->graph), "Abs Expand Relu");
+}
+
 TEST(Pipeline, DumpAfterGivesTheGraphAtThatPoint) {
   Graph g;
   Rewriter rw(g);
