@@ -42,9 +42,9 @@ struct Avx2 {
     const __m256i seen = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes));
     return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(seen, _mm256_setzero_si256())), all(kNever));
   }
-  DS_INLINE V biased(V s, V bias, V unit) {
+  DS_INLINE V biased(V s, V bias) {
     const V never = all(kNever);
-    return select(_mm256_cmp_ps(bias, never, _CMP_EQ_OQ), never, fma(bias, unit, s));
+    return select(_mm256_cmp_ps(bias, never, _CMP_EQ_OQ), never, s + bias);
   }
   DS_INLINE V between(V s, V j, V low, V high) {
     return select(_mm256_and_ps(_mm256_cmp_ps(low, j, _CMP_LE_OQ), _mm256_cmp_ps(j, high, _CMP_LT_OQ)), s, all(kNever));

@@ -53,8 +53,8 @@ struct Avx512 {
     const __m128i seen = _mm_maskz_loadu_epi8(there, p);
     return _mm512_maskz_mov_ps(_mm_mask_cmpeq_epi8_mask(there, seen, _mm_setzero_si128()), all(kNever));
   }
-  DS_INLINE V biased(V s, V bias, V unit) {
-    return _mm512_mask_mov_ps(fma(bias, unit, s), _mm512_cmp_ps_mask(bias, all(kNever), _CMP_EQ_OQ), all(kNever));
+  DS_INLINE V biased(V s, V bias) {
+    return _mm512_mask_mov_ps(s + bias, _mm512_cmp_ps_mask(bias, all(kNever), _CMP_EQ_OQ), all(kNever));
   }
   DS_INLINE V between(V s, V j, V low, V high) {
     const __mmask16 in = _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(low, j, _CMP_LE_OQ), j, high, _CMP_LT_OQ);

@@ -2,7 +2,7 @@
 //
 // A task is kLanes rows (a row is one query of one head; heads of a group share their keys). Its keys come in
 // tiles of kKeys, with a running maximum m and sum l for each row: the scores of a tile exist, those of a row
-// never do. Scores are kept times log2(e), so that probabilities are powers of two.
+// never do.
 //
 //   wide    rows lie across the lanes, so nothing is transposed but q on the way in and y on the way out:
 //             s [key, row] = k [key, D] qt [D, row]      acc [E, row] += v [key, E]^T p [key, row]
@@ -15,7 +15,7 @@
 //
 // Simd: V (a vector of kWidth floats), load, store (whole, or the first n lanes; others read as 0), all, fma,
 // max(a, b) (b where one is NaN), exp2, tanh, transpose(V[kWidth]), sums(V[kWidth]) -> V of their sums,
-// mask(const bool*, n) -> 0 or -inf, biased(s, bias, unit) -> s + bias * unit, -inf where bias is,
+// mask(const bool*, n) -> 0 or -inf, biased(s, bias) -> s + bias, -inf where bias is,
 // between(s, j, low, high) -> s, -inf outside low <= j < high, unless_never(a) -> a, 0 where a is -inf, differ(a, b), and
 // what attention_product.h needs.
 #pragma once
@@ -27,7 +27,7 @@
 namespace ds::kernels {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kNever = -__builtin_inff();
 
 template <typename Simd>
@@ -39,7 +39,7 @@ class AttentionTiles {
 
  public:
   AttentionTiles(const Attention& a, const AttentionOperands<float>& o, float* scratch)
-      : a_(a), o_(o), group_(a.H / a.G), d_(padded(a.D)), e_(padded(a.E)), unit_(o.scores != nullptr ? 1.0f : kLog2E) {
+      : a_(a), o_(o), group_(a.H / a.G), d_(padded(a.D)), e_(padded(a.E)) {
     q_ = scratch;
     acc_ = q_ + kLanes * d_;
     s_ = acc_ + kLanes * e_;
@@ -86,7 +86,7 @@ class AttentionTiles {
       for (int64_t i = 0; i < kLanes; i += W) Simd::store(m_ + i, Simd::max(Simd::load(from + c * step + i), Simd::load(m_ + i)));
     for (int64_t c = 0; c < chunks; ++c, from += step) {
       for (int64_t i = 0; i < kLanes; i += W) {
-        const V f = Simd::exp2(Simd::load(from + i) - Simd::unless_never(Simd::load(m_ + i)));
+        const V f = exp(Simd::load(from + i) - Simd::unless_never(Simd::load(m_ + i)));
         Simd::store(factor + i, f);
         Simd::store(l_ + i, Simd::fma(f, Simd::load(from + kLanes + i), Simd::load(l_ + i)));
       }
@@ -115,6 +115,10 @@ class AttentionTiles {
     if (n >= W) Simd::store(p, x);
     else Simd::store(p, x, n);
   }
+
+  // Of differences of scores. To take powers of 2 of scores times log2(e) would cost one product less, but large scores
+  // (masks that add -10000, or the lowest number there is) would round otherwise than they do elsewhere, or overflow.
+  static V exp(V x) { return Simd::exp2(x * Simd::all(kLog2E)); }
 
   struct Row {
     int64_t head, query;
@@ -166,8 +170,7 @@ class AttentionTiles {
   float* y_row(const Row& row) const { return o_.y + b_ * a_.y.sample + row.head * a_.y.head + row.query * a_.y.row; }
 
   void load_q() {
-    // A soft cap works on the scores as they are.
-    const V scale = Simd::all(static_cast<float>(a_.scale * (a_.softcap > 0 ? 1.0 : static_cast<double>(unit_))));
+    const V scale = Simd::all(static_cast<float>(a_.scale));
     if (narrow_) {
       for (int64_t r = 0; r < rows_; ++r)
         for (int64_t d = 0; d < a_.D; d += W) Simd::store(q_ + r * d_ + d, load(q_row(row_[r]) + d, a_.D - d) * scale);
@@ -228,8 +231,8 @@ class AttentionTiles {
   void treat_scores() {
     put(ScoreStage::kRaw);
     if (a_.softcap > 0) {
-      const V cap = Simd::all(static_cast<float>(a_.softcap)), out = Simd::all(static_cast<float>(a_.softcap * static_cast<double>(unit_)));
-      for_scores([&](float* s) { Simd::store(s, out * Simd::tanh(Simd::load(s) / cap)); });
+      const V cap = Simd::all(static_cast<float>(a_.softcap));
+      for_scores([&](float* s) { Simd::store(s, cap * Simd::tanh(Simd::load(s) / cap)); });
     }
     put(ScoreStage::kCapped);
     if (o_.bias != nullptr || o_.seen != nullptr) {
@@ -240,11 +243,8 @@ class AttentionTiles {
       if (narrow_) narrow_range();
       else wide_range();
     }
-    if (o_.scores == nullptr) return;
     put(ScoreStage::kBiased);
     put(ScoreStage::kProbability);
-    const V unit = Simd::all(kLog2E);
-    for_scores([&](float* s) { Simd::store(s, Simd::load(s) * unit); });
   }
 
   // Numbers of the mask from key j of the tile on, of the n that are in the tile; 0 where the mask has no columns.
@@ -270,7 +270,7 @@ class AttentionTiles {
       const V before = Simd::load(m_ + i), now = Simd::load(high + i), lowered = Simd::unless_never(now);
       raised = Simd::differ(before, now) || raised;
       Simd::store(shift + i, lowered);
-      Simd::store(factor + i, Simd::exp2(before - lowered));
+      Simd::store(factor + i, exp(before - lowered));
       Simd::store(m_ + i, now);
     }
     return raised;
@@ -299,21 +299,20 @@ class AttentionTiles {
   }
 
   void wide_mask() {
-    const V unit = Simd::all(unit_);
     if (a_.mask.head == 0 && a_.mask.row == 0) {  // the same for all rows
       alignas(64) float all[kKeys];
       for (int64_t j = 0; j < width_; j += W) Simd::store(all + j, bias(row_[0], j, width_ - j));
       for (int64_t j = 0; j < width_; ++j)
         for (int64_t i = 0; i < vecs_ * W; i += W) {
           float* s = s_ + j * kLanes + i;
-          Simd::store(s, Simd::biased(Simd::load(s), Simd::all(all[j]), unit));
+          Simd::store(s, Simd::biased(Simd::load(s), Simd::all(all[j])));
         }
       return;
     }
     transpose_rows(width_, [&](int64_t r, int64_t j, int64_t n) { return bias(row_[r], j, n); },
                    [&](int64_t j, int64_t i, V x) {
                      float* s = s_ + j * kLanes + i;
-                     Simd::store(s, Simd::biased(Simd::load(s), x, unit));
+                     Simd::store(s, Simd::biased(Simd::load(s), x));
                    });
   }
 
@@ -352,7 +351,7 @@ class AttentionTiles {
       const V x = Simd::load(shift + v * W);
       for (int64_t j = 0; j < width_; ++j) {
         float* s = s_ + j * kLanes + v * W;
-        const V p = Simd::exp2(Simd::load(s) - x);
+        const V p = exp(Simd::load(s) - x);
         Simd::store(s, p);
         sum = sum + p;
       }
@@ -413,11 +412,10 @@ class AttentionTiles {
   }
 
   void narrow_mask() {
-    const V unit = Simd::all(unit_);
     for (int64_t r = 0; r < rows_; ++r)
       for (int64_t j = 0; j < width_; j += W) {
         float* s = s_ + r * kKeys + j;
-        Simd::store(s, Simd::biased(Simd::load(s), bias(row_[r], j, width_ - j), unit));
+        Simd::store(s, Simd::biased(Simd::load(s), bias(row_[r], j, width_ - j)));
       }
   }
 
@@ -447,7 +445,7 @@ class AttentionTiles {
       const V x = Simd::all(shift[r]);
       V sum = Simd::all(0);
       for (int64_t j = 0; j < width_; j += W) {
-        const V p = Simd::exp2(Simd::load(s + j) - x);
+        const V p = exp(Simd::load(s + j) - x);
         Simd::store(s + j, p);
         sum = sum + p;
       }
@@ -533,7 +531,7 @@ class AttentionTiles {
     for (int64_t r = 0; r < rows_; ++r) {
       const Row& row = row_[r];
       if (o_.log_sum != nullptr)
-        o_.log_sum[(b_ * a_.H + row.head) * a_.L + row.query] = l_[r] == 0 ? kNever : m_[r] * kLn2 + __builtin_logf(l_[r]);
+        o_.log_sum[(b_ * a_.H + row.head) * a_.L + row.query] = l_[r] == 0 ? kNever : m_[r] + __builtin_logf(l_[r]);
       if (o_.scores != nullptr && a_.stage == ScoreStage::kProbability) finish_scores(row, r, factor[r]);
     }
   }
@@ -543,15 +541,14 @@ class AttentionTiles {
     for (int64_t j = 0; j < a_.S; ++j)
       if (l_[r] == 0 || j < first_ || j >= last_) p[j] = 0;
     if (l_[r] == 0) return;
-    const V shift = Simd::unless_never(Simd::all(m_[r])), unit = Simd::all(kLog2E);
+    const V shift = Simd::unless_never(Simd::all(m_[r]));
     for (int64_t j = first_; j < last_; j += W)
-      store(p + j, Simd::exp2(load(p + j, last_ - j) * unit - shift) * Simd::all(factor), last_ - j);
+      store(p + j, exp(load(p + j, last_ - j) - shift) * Simd::all(factor), last_ - j);
   }
 
   const Attention& a_;
   const AttentionOperands<float>& o_;
   const int64_t group_, d_, e_;
-  const float unit_;  // what scores are multiples of 1 / of
   float *q_, *acc_, *s_, *k_, *v_;
   bool narrow_ = false;
   int64_t b_ = 0, g_ = 0, rows_ = 0, vecs_ = 0, first_ = 0, last_ = 0;
