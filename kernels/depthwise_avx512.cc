@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kPanel = kDepthwisePanel;
 constexpr int kColumns = 8, kPanels = 4;
+constexpr int64_t kCachedBytes = 32 << 10, kLeastChunk = 4;  // panels
 
 // What one row of y reads.
 struct Row {
@@ -90,18 +91,18 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
 
-// A column of y at the edge of the image.
-void edge(const NhwcConv& s, const Row& r, const Target& t, int64_t ox) {
+// Channels [first, last) of a column of y at the edge of the image.
+void edge(const NhwcConv& s, const Row& r, const Target& t, int64_t ox, int64_t first, int64_t last) {
   const int64_t start = ox * s.stride_w - s.pad_left;
   const int64_t tap = start >= 0 ? 0 : least(s.kernel_w, up(-start, s.dilation_w));
   const int64_t end = s.width > start ? least(s.kernel_w, up(s.width - start, s.dilation_w)) : 0;
   const int64_t count = most(0, end - tap), at = ox * s.channels;
   const float* x = count == 0 ? r.x : r.x + (start + tap * s.dilation_w) * s.channels;
-  const int64_t whole = s.channels / kPanel * kPanel;
-  int64_t c = 0;
+  const int64_t whole = last / kPanel * kPanel;
+  int64_t c = first;
   for (; c + kPanels * kPanel <= whole; c += kPanels * kPanel) panels<kPanels>(r, x + c, tap, count, c, 0xffff, t, at);
   for (; c < whole; c += kPanel) panels<1>(r, x + c, tap, count, c, 0xffff, t, at);
-  if (c < s.channels) panels<1>(r, x + c, tap, count, c, static_cast<__mmask16>((1u << (s.channels - c)) - 1), t, at);
+  if (c < last) panels<1>(r, x + c, tap, count, c, static_cast<__mmask16>((1u << (last - c)) - 1), t, at);
 }
 
 }  // namespace
@@ -116,39 +117,45 @@ void depthwise_avx512(const NhwcConv& s, const float* x, const float* packed, co
   const auto tail = static_cast<__mmask16>((1u << (s.channels - whole)) - 1);
   const int64_t work = s.out_width * s.channels * s.kernel_h * s.kernel_w;
   const bool activates = is_simple(finish.epilogue.activation);
+  // Channels whose input rows for one row of y stay in L1 until the next row wants most of them again.
+  const int64_t fitting = kCachedBytes / most(1, s.kernel_h * s.width * kPanel * int64_t{sizeof(float)});
+  const int64_t chunk = most(kLeastChunk, fitting) * kPanel;
   parallel_for(s.batch * s.out_height, (1 << 16) / most(1, work) + 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / s.out_height, start = row % s.out_height * s.stride_h - s.pad_top;
-      const int64_t ky = start >= 0 ? 0 : least(s.kernel_h, up(-start, s.dilation_h));
-      const int64_t ky_end = s.height > start ? least(s.kernel_h, up(s.height - start, s.dilation_h)) : 0;
-      Row r;
-      r.rows = most(0, ky_end - ky);
-      r.x = x + (n * s.height + (r.rows == 0 ? 0 : start + ky * s.dilation_h)) * s.width * s.channels;
-      r.w = packed + (r.rows == 0 ? 0 : ky) * s.kernel_w * kPanel;
-      r.taps = s.kernel_w;
-      r.row_step = s.dilation_h * s.width * s.channels;
-      r.column_step = s.stride_w * s.channels;
-      r.tap_step = s.dilation_w * s.channels;
-      r.panel_step = s.kernel_h * s.kernel_w * kPanel;
-      const int64_t at_row = row * s.out_width * s.channels;
-      const Target t{static_cast<float*>(finish.y) + at_row, finish.addend == nullptr ? nullptr : static_cast<const float*>(finish.addend) + at_row,
-                     finish.bias, finish, activates};
-      for (int64_t ox = 0; ox < first; ++ox) edge(s, r, t, ox);
-      for (int64_t ox = first; ox < last; ox += kColumns) {
-        const int64_t count = least(kColumns, last - ox), at = ox * s.channels;
-        const float* from = r.x + (ox * s.stride_w - s.pad_left) * s.channels;
-        for (int64_t c = 0; c < whole; c += kPanel)
-          columns<true>(count, r, from + c, r.w + c / kPanel * r.panel_step, 0xffff, bias_of(t, c, 0xffff), t, at + c, s.channels);
-        if (tail != 0)
-          columns<false>(count, r, from + whole, r.w + whole / kPanel * r.panel_step, tail, bias_of(t, whole, tail), t, at + whole, s.channels);
+    for (int64_t c0 = 0; c0 < s.channels; c0 += chunk) {
+      const int64_t c1 = least(s.channels, c0 + chunk);
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t n = row / s.out_height, start = row % s.out_height * s.stride_h - s.pad_top;
+        const int64_t ky = start >= 0 ? 0 : least(s.kernel_h, up(-start, s.dilation_h));
+        const int64_t ky_end = s.height > start ? least(s.kernel_h, up(s.height - start, s.dilation_h)) : 0;
+        Row r;
+        r.rows = most(0, ky_end - ky);
+        r.x = x + (n * s.height + (r.rows == 0 ? 0 : start + ky * s.dilation_h)) * s.width * s.channels;
+        r.w = packed + (r.rows == 0 ? 0 : ky) * s.kernel_w * kPanel;
+        r.taps = s.kernel_w;
+        r.row_step = s.dilation_h * s.width * s.channels;
+        r.column_step = s.stride_w * s.channels;
+        r.tap_step = s.dilation_w * s.channels;
+        r.panel_step = s.kernel_h * s.kernel_w * kPanel;
+        const int64_t at_row = row * s.out_width * s.channels;
+        const Target t{static_cast<float*>(finish.y) + at_row, finish.addend == nullptr ? nullptr : static_cast<const float*>(finish.addend) + at_row,
+                       finish.bias, finish, activates};
+        for (int64_t ox = 0; ox < first; ++ox) edge(s, r, t, ox, c0, c1);
+        for (int64_t ox = first; ox < last; ox += kColumns) {
+          const int64_t count = least(kColumns, last - ox), at = ox * s.channels;
+          const float* from = r.x + (ox * s.stride_w - s.pad_left) * s.channels;
+          for (int64_t c = c0; c < least(whole, c1); c += kPanel)
+            columns<true>(count, r, from + c, r.w + c / kPanel * r.panel_step, 0xffff, bias_of(t, c, 0xffff), t, at + c, s.channels);
+          if (tail != 0 && c1 == s.channels)
+            columns<false>(count, r, from + whole, r.w + whole / kPanel * r.panel_step, tail, bias_of(t, whole, tail), t, at + whole, s.channels);
+        }
+        for (int64_t ox = last; ox < s.out_width; ++ox) edge(s, r, t, ox, c0, c1);
+        if (activates) continue;
+        Finish rest;  // bias and addend are in
+        rest.epilogue = finish.epilogue;
+        rest.y = t.y;
+        rest.channels = s.channels;
+        finish_avx2(rest, 0, s.out_width, c0, c1 - c0, t.y + c0, s.channels);
       }
-      for (int64_t ox = last; ox < s.out_width; ++ox) edge(s, r, t, ox);
-      if (activates) continue;
-      Finish rest;  // bias and addend are in
-      rest.epilogue = finish.epilogue;
-      rest.y = t.y;
-      rest.channels = s.channels;
-      finish_avx2(rest, 0, s.out_width, 0, s.channels, t.y, s.channels);
     }
   });
 }
