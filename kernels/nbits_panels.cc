@@ -156,6 +156,7 @@ NBitsPanels pack_nbits(const NBitsWeights& w) {
   to.bits = w.bits;
   const int64_t blocks = to.blocks(), groups = to.groups(), group_values = to.values();
   to.data = PackedBytes(static_cast<size_t>(to.count() * groups * kPanelRowBytes));
+  std::memset(to.data.data(), 0, to.data.size());
   to.scale.assign(static_cast<size_t>(to.count() * blocks * kPanelColumns), 0.0f);
   if (w.zero != nullptr || w.float_zero != nullptr) to.zero.assign(to.scale.size(), 0);
   parallel_for(to.count(), 1, [&](int64_t first, int64_t last) {

@@ -26,7 +26,8 @@ namespace ds::kernels {
 class PackedBytes {
  public:
   PackedBytes() = default;
-  explicit PackedBytes(size_t bytes, bool zeros = true);
+  explicit PackedBytes(size_t bytes);  // contents undefined
+  static PackedBytes only_size(size_t bytes);  // says its size and has no memory
   std::byte* data() { return data_.get(); }
   const std::byte* data() const { return data_.get(); }
   size_t size() const { return bytes_; }
@@ -68,7 +69,7 @@ enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
 // Two packings of the same weights are equal when this text is (it names all that pack_product() looks at beside them).
 std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix);
 
-// w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`; null: zeros.
+// w is [M, C/G, KH, KW], or [depth, columns] row-major when `matrix`; null: only sizes, no memory.
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
 // Whether tiles that saturate are exact for these weights: 255 (|w0| + |w1|) fits 16 bits for every two that one step adds.

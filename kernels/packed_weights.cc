@@ -185,14 +185,19 @@ bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given) 
   return true;
 }
 
-PackedBytes::PackedBytes(size_t bytes, bool zeros) : bytes_(bytes) {
+PackedBytes PackedBytes::only_size(size_t bytes) {
+  PackedBytes p;
+  p.bytes_ = bytes;
+  return p;
+}
+
+PackedBytes::PackedBytes(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   // Ordinary pages: huge ones took longer to get (zeroing, compaction) than all runs gained from them.
   constexpr size_t kAlignment = 64;
   auto* p = static_cast<std::byte*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
   if (p == nullptr) throw std::bad_alloc();
   data_.reset(p);
-  if (zeros) std::memset(p, 0, bytes);
 }
 
 void PackedBytes::Free::operator()(std::byte* p) const { std::free(p); }
@@ -212,7 +217,8 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
   packed.piece_groups = ceil_div(s.depth() / packed.pieces * bytes, kGroupBytes);
   packed.panels = ceil_div(s.group_out(), kPanelColumns);
   packed.groups = round_up(packed.pieces * packed.piece_groups, isa.group_step);
-  packed.data = PackedBytes(static_cast<size_t>(s.groups * packed.panels * packed.panel_bytes()), w == nullptr);
+  const auto size = static_cast<size_t>(s.groups * packed.panels * packed.panel_bytes());
+  packed.data = w != nullptr ? PackedBytes(size) : PackedBytes::only_size(size);
   if (type == TileType::kU8S8) packed.column_sums.assign(static_cast<size_t>(s.out_channels), 0);
   if (w == nullptr) return packed;
   const auto same = [](auto x) { return x; };

@@ -168,7 +168,7 @@ class TileKernel final : public Kernel {
   TileKernel(const KernelQuery& q, std::shared_ptr<Prepared> p, const kernels::TileIsa& isa)
       : p_(std::move(p)), level_(q.isa), isa_(isa), threads_(q.threads) {
     packed_ = pack_once(q, 1, kernels::packing_form(isa_, p_->shape, p_->matrix), [&] {
-      return kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, p_->w.raw(),
+      return kernels::pack_product(kernels::TileType::kU8S8, isa_, p_->shape, p_->matrix, q.for_sizes ? nullptr : p_->w.raw(),
                                    p_->w_signed() ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted);
     });
     p_->w = Tensor();
