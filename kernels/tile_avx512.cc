@@ -66,9 +66,10 @@ struct U8S8 {
 };
 
 // kRows rows by kPanels (1 or 2) panels. Meanwhile the rows after these are fetched, from the pointers behind theirs, and
-// `fetch` lines of each of the next panels.
+// a line of each of the next panels every `period` groups (0: none), so that memory is kept busy and not flooded.
 template <typename Product, int kRows, int kPanels>
-void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t fetch) {
+void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t period) {
+  int64_t wait = period;
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
@@ -87,11 +88,11 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
     int64_t left = lines;
     for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
       const __m512i b0 = _mm512_loadu_si512(b);
-      if (fetch > 0) {
+      if (--wait == 0) {
         _mm_prefetch(next, _MM_HINT_T1);
         if constexpr (kPanels == 2) _mm_prefetch(next + b_stride, _MM_HINT_T1);
         next += kPanelRowBytes;
-        --fetch;
+        wait = period;
       }
       _mm_prefetch(line, _MM_HINT_T0);
       line += 64;
@@ -139,8 +140,7 @@ void sweep(const TileTaps& t, RowsAt rows_at) {
       constexpr std::make_integer_sequence<int, kMaxRows> kAll;
       const TileFn fn = pair ? tile_of<Product, 2>(rows, kAll) : tile_of<Product, 1>(rows, kAll);
       // Every tile fetches its share of the lines.
-      const int64_t first = lines * i / parts, fetch = lines * (i + 1) / parts - first;
-      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, t.next_b + first * kPanelRowBytes, fetch);
+      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, t.next_b + lines * i / parts * kPanelRowBytes, lines > 0 ? parts : 0);
       r += rows;
     }
   }
