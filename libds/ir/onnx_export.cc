@@ -362,13 +362,15 @@ int64_t choose_opset(const Graph& graph, const ExportOptions& options) {
 std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 struct Frame {
+  explicit Frame(const std::string& data_file) : sink(data_file) {}
+
   TensorSink sink;
   wire::Layout layout;
 };
 
 // `data_file`: where external data is to go; empty: nowhere.
 std::unique_ptr<Frame> make_frame(const Graph& graph, int64_t opset, const std::string& data_file = {}) {
-  auto frame = std::make_unique<Frame>(TensorSink(data_file));
+  auto frame = std::make_unique<Frame>(data_file);
   frame->layout = frame->sink.layout(write_model(graph, opset, frame->sink));
   return frame;
 }
