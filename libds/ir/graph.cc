@@ -127,10 +127,11 @@ std::vector<ValueId> Graph::initializers() const {
 }
 
 Dim Graph::symbol(std::string_view name) {
-  const auto it = std::find(symbols_.begin(), symbols_.end(), name);
-  if (it != symbols_.end()) return Dim::symbol(static_cast<int32_t>(it - symbols_.begin()));
+  if (const auto it = symbol_ids_.find(name); it != symbol_ids_.end()) return Dim::symbol(it->second);
+  const auto id = static_cast<int32_t>(symbols_.size());
   symbols_.emplace_back(name);
-  return Dim::symbol(static_cast<int32_t>(symbols_.size() - 1));
+  symbol_ids_.emplace(name, id);
+  return Dim::symbol(id);
 }
 
 Dim Graph::fresh_dim() {

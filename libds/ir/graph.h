@@ -185,6 +185,7 @@ class Graph {
   std::vector<ValueId> inputs_, outputs_;
   std::vector<State> states_;
   std::vector<std::string> symbols_;
+  std::map<std::string, int32_t, std::less<>> symbol_ids_;  // of those with a name
   NodeId head_ = kNone, tail_ = kNone;
   size_t live_nodes_ = 0;
 };
