@@ -5,7 +5,7 @@
 namespace ds::kernels {
 namespace {
 
-// Eight results or, at the end of a row, the first `n` of them.
+// Eight results or, at the end of a row, the first `n` of them (masked stores are slow: not where all are wanted).
 class Finisher {
  public:
   explicit Finisher(const QRescale& q)
@@ -15,14 +15,15 @@ class Finisher {
         lo_(all(static_cast<float>(q.lo - q.zero))),
         hi_(all(static_cast<float>(q.hi - q.zero))) {}
 
-  template <bool kBytes, Activation kActivation>
+  template <bool kWhole, bool kBytes, Activation kActivation>
   void eight(const int32_t* sums, const float* addend, int64_t i, int64_t n, char* out) const {
-    const __m256i some = lanes(n);
-    __m256i s = _mm256_maskload_epi32(sums + i, some);
-    if (q_.bias != nullptr) s = _mm256_add_epi32(s, _mm256_maskload_epi32(q_.bias + i, some));
-    F8 v = _mm256_cvtepi32_ps(s) * _mm256_maskload_ps(q_.multiplier + i, some);
-    if (q_.float_bias != nullptr) v = v + _mm256_maskload_ps(q_.float_bias + i, some);
-    if (addend != nullptr) v = v + _mm256_maskload_ps(addend + i, some);
+    const auto floats = [&](const float* p) { return kWhole ? load(p + i) : load(p + i, n); };
+    const auto integers = [&](const int32_t* p) { return _mm256_castps_si256(floats(reinterpret_cast<const float*>(p))); };
+    __m256i s = integers(sums);
+    if (q_.bias != nullptr) s = _mm256_add_epi32(s, integers(q_.bias));
+    F8 v = _mm256_cvtepi32_ps(s) * floats(q_.multiplier);
+    if (q_.float_bias != nullptr) v = v + floats(q_.float_bias);
+    if (addend != nullptr) v = v + floats(addend);
     v = activate<kActivation>(v, epilogue_);
     if (affine_) v = fma(v, all(epilogue_.scale), all(epilogue_.shift));
     if constexpr (kBytes) {
@@ -31,9 +32,11 @@ class Finisher {
       const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
       uint8_t bytes[8];
       _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes), q_.output == QOutput::kU8 ? _mm_packus_epi16(words, words) : _mm_packs_epi16(words, words));
-      __builtin_memcpy(out + i, bytes, static_cast<size_t>(n));
+      __builtin_memcpy(out + i, bytes, static_cast<size_t>(kWhole ? 8 : n));
+    } else if constexpr (kWhole) {
+      store(reinterpret_cast<float*>(out) + i, v);
     } else {
-      _mm256_maskstore_ps(reinterpret_cast<float*>(out) + i, some, v);
+      store(reinterpret_cast<float*>(out) + i, v, n);
     }
   }
 
@@ -58,8 +61,11 @@ void finish_rows(const QRescale& q, const Rows& x) {
   const auto* addend = static_cast<const float*>(q.addend);
   for (int64_t r = 0; r < x.rows; ++r) {
     const float* other = addend != nullptr ? addend + r * q.addend_stride : nullptr;
-    for (int64_t i = 0; i < x.n; i += kWidth)
-      f.eight<kBytes, kActivation>(x.sums + r * x.stride, other, i, x.n - i < kWidth ? x.n - i : kWidth, x.out + r * x.out_stride);
+    const int32_t* sums = x.sums + r * x.stride;
+    char* out = x.out + r * x.out_stride;
+    int64_t i = 0;
+    for (; i + kWidth <= x.n; i += kWidth) f.eight<true, kBytes, kActivation>(sums, other, i, kWidth, out);
+    if (i < x.n) f.eight<false, kBytes, kActivation>(sums, other, i, x.n - i, out);
   }
 }
 
