@@ -154,7 +154,7 @@ void depthwise_avx512(const NhwcConv& s, const float* x, const float* packed, co
         rest.epilogue = finish.epilogue;
         rest.y = t.y;
         rest.channels = s.channels;
-        finish_avx2(rest, 0, s.out_width, c0, c1 - c0, t.y + c0, s.channels);
+        finish_avx512(rest, 0, s.out_width, c0, c1 - c0, t.y + c0, s.channels);
       }
     }
   });

@@ -1,6 +1,4 @@
-#include "kernels/finish.h"
-
-#include "kernels/simd_avx2.h"
+#include "kernels/finish_avx2.h"
 
 namespace ds::kernels {
 namespace {
@@ -40,21 +38,6 @@ struct Halves {
     for (int64_t i = 0; i < n; ++i) p[i] = part[i];
   }
 };
-
-template <Activation kActivation>
-inline F8 activate(F8 x, const Epilogue& e) {
-  if constexpr (kActivation == Activation::kRelu) return _mm256_max_ps(_mm256_setzero_ps(), x);  // NaN passes
-  else if constexpr (kActivation == Activation::kClip) return at_most(at_least(x, e.low), e.high);
-  else if constexpr (kActivation == Activation::kSigmoid) return sigmoid8(x);
-  else if constexpr (kActivation == Activation::kHardSwish)
-    return x * at_most(at_least(fma(x, all(1.0f / 6), all(0.5f)), 0.0f), 1.0f);
-  else if constexpr (kActivation == Activation::kSilu) return x * sigmoid8(x);
-  else if constexpr (kActivation == Activation::kGelu) return all(0.5f) * x * (all(1.0f) + erf8(x * all(0.70710678118654752440f)));
-  else if constexpr (kActivation == Activation::kGeluTanh)
-    return all(0.5f) * x * (all(1.0f) + tanh8(all(0.79788456080286535588f) * fma(all(0.044715f) * x * x, x, x)));
-  else if constexpr (kActivation == Activation::kTanh) return tanh8(x);
-  else return x;
-}
 
 template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {

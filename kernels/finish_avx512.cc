@@ -26,8 +26,7 @@ struct Halves {
 // A panel of 16 columns of every row after the other, its bias in a register.
 template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
-  Epilogue e = f.epilogue;
-  e.activation = kActivation;  // so that the switch is gone from the loop
+  const Epilogue e = f.epilogue;
   for (int64_t c = 0; c < columns; c += 16) {
     const auto mask = static_cast<__mmask16>(columns - c >= 16 ? 0xffff : (1u << (columns - c)) - 1);
     const __m512 bias = f.bias != nullptr ? _mm512_maskz_loadu_ps(mask, f.bias + column + c) : _mm512_setzero_ps();
@@ -38,7 +37,7 @@ void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int
     for (int64_t r = 0; r < rows; ++r, from += stride, y += f.channels) {
       __m512 v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from), bias);
       if (addend != nullptr) v = _mm512_add_ps(v, Addend::get(addend + r * f.channels, mask));
-      Element::put(y, activated(v, e), mask);
+      Element::put(y, activated_by<kActivation>(v, e), mask);
     }
   }
 }
@@ -52,7 +51,11 @@ void finish_as(const Finish& f, int64_t row, int64_t rows, int64_t column, int64
     case A::kRelu: return with(finish_rows<Element, Addend, A::kRelu>);
     case A::kClip: return with(finish_rows<Element, Addend, A::kClip>);
     case A::kHardSwish: return with(finish_rows<Element, Addend, A::kHardSwish>);
-    default: return with(finish_avx2);
+    case A::kSigmoid: return with(finish_rows<Element, Addend, A::kSigmoid>);
+    case A::kSilu: return with(finish_rows<Element, Addend, A::kSilu>);
+    case A::kGelu: return with(finish_rows<Element, Addend, A::kGelu>);
+    case A::kGeluTanh: return with(finish_rows<Element, Addend, A::kGeluTanh>);
+    case A::kTanh: return with(finish_rows<Element, Addend, A::kTanh>);
   }
 }
 

@@ -1,32 +1,50 @@
 // Sixteen sums at a time through an epilogue, for *_avx512.cc files only: internal linkage, raw loops.
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernels/finish.h"
+#include "kernels/simd_avx512.h"
 
 namespace ds::kernels {
 namespace {
 
-inline __m512 at_least(__m512 x, float bound) { return _mm512_max_ps(_mm512_set1_ps(bound), x); }  // NaN passes
-inline __m512 at_most(__m512 x, float bound) { return _mm512_min_ps(_mm512_set1_ps(bound), x); }
-
-// The activations that need no exponential; the others are left to finish_avx2().
+// The activations that need no exponential: small enough to stand in any loop.
 inline bool is_simple(Activation a) {
   return a == Activation::kNone || a == Activation::kRelu || a == Activation::kClip || a == Activation::kHardSwish;
 }
 
-inline __m512 activated(__m512 v, const Epilogue& e) {
+inline F16 scaled(F16 v, const Epilogue& e) {
+  const bool affine = e.scale != 1.0f || e.shift != 0.0f;
+  return affine ? fma(v, all16(e.scale), all16(e.shift)) : v;
+}
+
+// For simple activations, whichever the epilogue has.
+inline F16 activated(F16 v, const Epilogue& e) {
   switch (e.activation) {
     case Activation::kRelu: v = at_least(v, 0.0f); break;
     case Activation::kClip: v = at_most(at_least(v, e.low), e.high); break;
-    case Activation::kHardSwish:
-      v = _mm512_mul_ps(v, at_most(at_least(_mm512_fmadd_ps(v, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f)), 0.0f), 1.0f));
-      break;
+    case Activation::kHardSwish: v = _mm512_mul_ps(v, at_most(at_least(fma(v, all16(1.0f / 6), all16(0.5f)), 0.0f), 1.0f)); break;
     default: break;
   }
-  const bool affine = e.scale != 1.0f || e.shift != 0.0f;
-  return affine ? _mm512_fmadd_ps(v, _mm512_set1_ps(e.scale), _mm512_set1_ps(e.shift)) : v;
+  return scaled(v, e);
+}
+
+// For one known when the loop is compiled.
+template <Activation kActivation>
+inline F16 activated_by(F16 v, Epilogue e) {
+  if constexpr (kActivation == Activation::kSigmoid) return scaled(sigmoid16(v), e);
+  else if constexpr (kActivation == Activation::kSilu) return scaled(_mm512_mul_ps(v, sigmoid16(v)), e);
+  else if constexpr (kActivation == Activation::kTanh) return scaled(tanh16(v), e);
+  else if constexpr (kActivation == Activation::kGelu) {
+    const F16 half = _mm512_mul_ps(v, all16(0.5f)), erf = erf16(_mm512_mul_ps(v, all16(0.70710678118654752440f)));
+    return scaled(_mm512_mul_ps(half, _mm512_add_ps(all16(1.0f), erf)), e);
+  } else if constexpr (kActivation == Activation::kGeluTanh) {
+    const F16 cubed = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(all16(0.044715f), v), v), v);
+    const F16 tanh = tanh16(_mm512_mul_ps(all16(0.79788456080286535588f), _mm512_add_ps(cubed, v)));
+    return scaled(_mm512_mul_ps(_mm512_mul_ps(v, all16(0.5f)), _mm512_add_ps(all16(1.0f), tanh)), e);
+  } else {
+    e.activation = kActivation;  // so that the switch is gone
+    return activated(v, e);
+  }
 }
 
 }  // namespace

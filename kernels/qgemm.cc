@@ -38,6 +38,20 @@ void tile_portable(int64_t rows, int64_t pairs, const int16_t* a, int64_t stride
   }
 }
 
+int32_t bounded(float f, int32_t zero, int32_t lo, int32_t hi) {
+  f = std::min(std::max(f, static_cast<float>(lo - zero)), static_cast<float>(hi - zero));
+  return static_cast<int32_t>(std::nearbyint(f)) + zero;
+}
+
+// One result of 8 bits; `addend` is what QRescale::addend has for it.
+int32_t byte_of(float f, const QRescale& q, const std::byte* addend) {
+  const int32_t y = bounded(f, q.zero, q.lo, q.hi);
+  if (!q.adds_bytes()) return y;
+  const QAddition& a = q.addition;
+  const int32_t other = widen(addend, q.output == QOutput::kI8, 0);
+  return bounded(static_cast<float>(y - q.zero) * a.ratio + static_cast<float>(other - a.addend_zero) * a.addend_ratio, a.zero, a.lo, a.hi);
+}
+
 void rescale_row(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
   for (int64_t i = 0; i < n; ++i) {
     const auto sum = static_cast<int32_t>(static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(q.bias != nullptr ? q.bias[i] : 0));
@@ -47,19 +61,23 @@ void rescale_row(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
     }
     float f = static_cast<float>(sum) * q.multiplier[i];
     if (q.float_bias != nullptr) f = f + q.float_bias[i];
+    if (q.real) {
+      if (q.addend != nullptr) f = f + static_cast<const float*>(q.addend)[i];
+      apply_epilogue<float>(q.epilogue, 1, nullptr, &f);
+    }
     if (q.output == QOutput::kF32) {
       static_cast<float*>(out)[i] = q.relu && f < 0 ? 0.0f : f;
       continue;
     }
-    f = std::min(std::max(f, static_cast<float>(q.lo - q.zero)), static_cast<float>(q.hi - q.zero));
-    const int32_t y = static_cast<int32_t>(std::nearbyint(f)) + q.zero;
+    if (q.real) f *= q.inverse_scale;
+    const int32_t y = byte_of(f, q, static_cast<const std::byte*>(q.addend) + (q.adds_bytes() ? i : 0));
     if (q.output == QOutput::kU8) static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(y);
     else static_cast<int8_t*>(out)[i] = static_cast<int8_t>(y);
   }
 }
 
 void rescale_portable(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride) {
-  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, q, static_cast<std::byte*>(out) + r * out_stride);
+  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, at_block(q, r, 0), static_cast<std::byte*>(out) + r * out_stride);
 }
 
 // Writes depth [begin, end) of one output pixel's operand row: kernel rows are runs of kernel_w * channels values,
@@ -149,7 +167,7 @@ void qconv_block(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const 
   const size_t element = output_size(q.output);
   for (int64_t p = first_panel; p < last_panel; ++p) {
     const int64_t c = p * kColumns, n = std::min(kColumns, c1 - c), channel = group * s.group_out() + c;
-    const QRescale moved = at_channel(q, channel);
+    const QRescale moved = at_block(q, p0, channel);
     const int32_t* panel_sums = sums + (p - first_panel) * kPixelBlock * kColumns;
     isa.rescale(rows, n, panel_sums, kColumns, moved,
                 static_cast<std::byte*>(y) + static_cast<size_t>(p0 * s.out_channels + channel) * element,
@@ -161,11 +179,13 @@ void qconv_block(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const 
 
 size_t output_size(QOutput output) { return output == QOutput::kU8 || output == QOutput::kI8 ? 1 : 4; }
 
-QRescale at_channel(const QRescale& q, int64_t channel) {
+QRescale at_block(const QRescale& q, int64_t row, int64_t channel) {
   QRescale moved = q;
   if (moved.bias != nullptr) moved.bias += channel;
   if (moved.multiplier != nullptr) moved.multiplier += channel;
   if (moved.float_bias != nullptr) moved.float_bias += channel;
+  if (moved.addend != nullptr)
+    moved.addend = static_cast<const std::byte*>(q.addend) + (row * q.addend_stride + channel) * (q.real ? static_cast<int64_t>(sizeof(float)) : 1);
   return moved;
 }
 
@@ -252,7 +272,7 @@ void qconv_reference(const NhwcConv& s, const QBytes& x, const void* w, bool w_s
           }
         }
         const auto exact = static_cast<int32_t>(sum);
-        rescale_row(1, &exact, at_channel(q, m), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.out_channels + m) * element);
+        rescale_row(1, &exact, at_block(q, p, m), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.out_channels + m) * element);
       }
     }
   });
@@ -315,7 +335,7 @@ void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const Nh
           from[t] = inside ? static_cast<const uint8_t*>(x.data) + ((n * s.height + iy) * s.width + ix) * s.channels : nullptr;
         }
         isa.sum(s.channels, plane, from, x.is_signed, x.zero, taps.data(), sums);
-        rescale.rescale(1, s.channels, sums, 0, q, static_cast<std::byte*>(y) + static_cast<size_t>(p * s.channels) * element, 0);
+        rescale.rescale(1, s.channels, sums, 0, at_block(q, p, 0), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.channels) * element, 0);
       }
     }
   });

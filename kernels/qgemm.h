@@ -7,6 +7,8 @@
 //   sum[p, m] = bias[m] + sum over kernel positions and channels of (x - x_zero) * (w - w_zero[m])
 //   y[p, m]   = clamp(round_half_even(sum * multiplier[m] + float_bias[m]), lo - zero, hi - zero) + zero
 //
+// A residual may be added, to the 8-bit result (QAddition) or in float before an activation (QRescale::real).
+//
 // Both operands are widened to 16 bits with their zero points subtracted, so that pairs of products can be
 // added in 32 bits by one instruction (vpmaddwd on x86) and nothing ever saturates: every instruction
 // set gives the same bits. Weights are widened and reordered once, when the kernel is made. The blocking is
@@ -20,15 +22,27 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/epilogue.h"
 #include "kernels/nhwc.h"
 
 namespace ds::kernels {
 
 enum class QOutput { kU8, kI8, kF32, kI32 };
 
+// Adds an 8-bit residual to an 8-bit result, as quant_add() does it with both stored:
+//   y' = clamp(round((y - zero) * ratio + (addend - addend_zero) * addend_ratio), lo - sum_zero, hi - sum_zero) + sum_zero
+struct QAddition {
+  float ratio = 1, addend_ratio = 1;
+  int32_t addend_zero = 0, zero = 0, lo = 0, hi = 255;  // but the first, of the sum
+};
+
 // Rescaling of the sums. Arrays hold out_channels entries or are null. kF32: y = sum * multiplier +
 // float_bias, cut below at zero when `relu`; kI32: the sums. lo and hi bound 8-bit results: a ReLU folded
 // into a quantized result is lo = zero.
+//
+// `real`: v = activation(sum * multiplier + float_bias + addend) in float, which is the result, or is quantized:
+// y = clamp(round(v * inverse_scale), lo - zero, hi - zero) + zero. Instruction sets agree on the activations up to
+// rounding only.
 struct QRescale {
   QOutput output = QOutput::kU8;
   const int32_t* bias = nullptr;
@@ -36,10 +50,20 @@ struct QRescale {
   const float* float_bias = nullptr;
   int32_t zero = 0, lo = 0, hi = 255;
   bool relu = false;
+  // Residual: like the result, which it may be itself; f32 when `real`, else 8 bits, as the result's. Points at the element
+  // that belongs to the first result; rows lie addend_stride elements apart.
+  const void* addend = nullptr;
+  int64_t addend_stride = 0;
+  QAddition addition;  // of an 8-bit addend
+  bool real = false;
+  Epilogue epilogue;   // `add` is ignored: the addend says it
+  float inverse_scale = 1;
+
+  bool adds_bytes() const { return addend != nullptr && !real; }
 };
 
-// `q` with its arrays moved on by `channel`.
-QRescale at_channel(const QRescale& q, int64_t channel);
+// `q` for the results from (row, channel) on.
+QRescale at_block(const QRescale& q, int64_t row, int64_t channel);
 size_t output_size(QOutput output);  // bytes of an element
 
 // 8-bit operand: unsigned when is_signed is false.
@@ -81,8 +105,11 @@ constexpr int64_t kQRows = 6;  // most rows of a tile
 
 const QGemmIsa& portable_qgemm();
 const QGemmIsa& avx2_qgemm();  // only on CPUs with AVX2
-// QGemmIsa::rescale, any n; only on CPUs with AVX-512.
-void qrescale_avx512(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride);
+// QGemmIsa::rescale, any n; only on CPUs that have the instructions.
+using QRescaleFn = void(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride);
+QRescaleFn qrescale_avx512;
+// The same for results that are floats, or `real`.
+QRescaleFn qrescale_real_avx2, qrescale_real_avx512;
 
 // Scratch that qconv() needs for a number of threads.
 size_t qconv_workspace(const NhwcConv& s, int threads);

@@ -112,27 +112,38 @@ inline __m256 to_float(const int32_t* sums, const QRescale& q, int64_t i) {
   return f;
 }
 
-// Eight bytes; lo and hi bound the values as integers, so that rounding after clamping is rounding before.
-inline __m128i to_bytes(__m256 f, const QRescale& q) {
-  f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(static_cast<float>(q.lo - q.zero))), _mm256_set1_ps(static_cast<float>(q.hi - q.zero)));
-  const __m256i y = _mm256_add_epi32(_mm256_cvtps_epi32(f), _mm256_set1_epi32(q.zero));
+inline __m256 bound(int32_t value, int32_t zero) { return _mm256_set1_ps(static_cast<float>(value - zero)); }
+// Bounded, then rounded: the bounds are whole.
+inline __m256i rounded(__m256 f, __m256 lo, __m256 hi) { return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(f, lo), hi)); }
+
+// The sum of eight results (zero subtracted) and a residual, its zero not yet added.
+inline __m256i plus_bytes(__m256i y, const uint8_t* addend, const QRescale& q) {
+  const QAddition& a = q.addition;
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(addend));
+  const __m256i other = _mm256_sub_epi32(q.output == QOutput::kI8 ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(a.addend_zero));
+  const __m256 f = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(y), _mm256_set1_ps(a.ratio)),
+                                 _mm256_mul_ps(_mm256_cvtepi32_ps(other), _mm256_set1_ps(a.addend_ratio)));
+  return rounded(f, bound(a.lo, a.zero), bound(a.hi, a.zero));
+}
+
+// Eight bytes.
+inline __m128i to_bytes(__m256 f, const QRescale& q, const uint8_t* addend) {
+  __m256i y = rounded(f, bound(q.lo, q.zero), bound(q.hi, q.zero));
+  if (addend != nullptr) y = plus_bytes(y, addend, q);
+  y = _mm256_add_epi32(y, _mm256_set1_epi32(addend != nullptr ? q.addition.zero : q.zero));
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
   return q.output == QOutput::kU8 ? _mm_packus_epi16(words, words) : _mm_packs_epi16(words, words);
 }
 
 void rescale_eights(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
+  const auto* addend = static_cast<const uint8_t*>(q.addend);
   for (int64_t i = 0; i + 8 <= n; i += 8) {
     if (q.output == QOutput::kI32) {
       __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
       if (q.bias != nullptr) s = _mm256_add_epi32(s, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q.bias + i)));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<int32_t*>(out) + i), s);
-    } else if (q.output == QOutput::kF32) {
-      __m256 f = to_float(sums, q, i);
-      // Zero where f < 0, so that -0 and NaN pass as in the portable code.
-      if (q.relu) f = _mm256_andnot_ps(_mm256_cmp_ps(f, _mm256_setzero_ps(), _CMP_LT_OQ), f);
-      _mm256_storeu_ps(static_cast<float*>(out) + i, f);
     } else {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<uint8_t*>(out) + i), to_bytes(to_float(sums, q, i), q));
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(static_cast<uint8_t*>(out) + i), to_bytes(to_float(sums, q, i), q, addend != nullptr ? addend + i : nullptr));
     }
   }
 }
@@ -144,31 +155,35 @@ void rescale_row(int64_t n, const int32_t* sums, const QRescale& q, void* out) {
   // The last few through padded copies: the same instructions, no reads past the arrays.
   alignas(32) int32_t sum[8] = {}, bias[8] = {}, result[8];
   alignas(32) float multiplier[8] = {}, float_bias[8] = {};
+  uint8_t addend[8] = {};
   QRescale part = q;
   for (int64_t i = 0; i < rest; ++i) {
     sum[i] = sums[whole + i];
     if (q.bias != nullptr) bias[i] = q.bias[whole + i];
     if (q.multiplier != nullptr) multiplier[i] = q.multiplier[whole + i];
     if (q.float_bias != nullptr) float_bias[i] = q.float_bias[whole + i];
+    if (q.addend != nullptr) addend[i] = static_cast<const uint8_t*>(q.addend)[whole + i];
   }
   if (q.bias != nullptr) part.bias = bias;
   part.multiplier = multiplier;
   if (q.float_bias != nullptr) part.float_bias = float_bias;
+  if (q.addend != nullptr) part.addend = addend;
   rescale_eights(8, sum, part, result);
-  const int64_t element = q.output == QOutput::kU8 || q.output == QOutput::kI8 ? 1 : 4;
+  const int64_t element = q.output == QOutput::kI32 ? 4 : 1;
   __builtin_memcpy(static_cast<char*>(out) + whole * element, result, static_cast<size_t>(rest * element));
 }
 
 // Sixteen channels of 8-bit results: everything that depends on the channel stays in registers.
-template <bool kFloatBias>
+template <bool kFloatBias, bool kAdd>
 void rescale_panel(int64_t rows, const int32_t* sums, int64_t stride, const QRescale& q, uint8_t* out, int64_t out_stride) {
   const __m256i zero = _mm256_setzero_si256();
   const __m256i bias0 = q.bias != nullptr ? load_sums(q.bias) : zero, bias1 = q.bias != nullptr ? load_sums(q.bias + 8) : zero;
   const __m256 m0 = _mm256_loadu_ps(q.multiplier), m1 = _mm256_loadu_ps(q.multiplier + 8);
   const __m256 f0 = kFloatBias ? _mm256_loadu_ps(q.float_bias) : _mm256_setzero_ps(), f1 = kFloatBias ? _mm256_loadu_ps(q.float_bias + 8) : f0;
-  const __m256 lo = _mm256_set1_ps(static_cast<float>(q.lo - q.zero)), hi = _mm256_set1_ps(static_cast<float>(q.hi - q.zero));
-  const __m256i shift = _mm256_set1_epi32(q.zero);
+  const __m256 lo = bound(q.lo, q.zero), hi = bound(q.hi, q.zero);
+  const __m256i shift = _mm256_set1_epi32(kAdd ? q.addition.zero : q.zero);
   const bool is_unsigned = q.output == QOutput::kU8;
+  const auto* addend = static_cast<const uint8_t*>(q.addend);
   for (int64_t r = 0; r < rows; ++r, sums += stride, out += out_stride) {
     __m256 a = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load_sums(sums), bias0)), m0);
     __m256 b = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load_sums(sums + 8), bias1)), m1);
@@ -176,8 +191,13 @@ void rescale_panel(int64_t rows, const int32_t* sums, int64_t stride, const QRes
       a = _mm256_add_ps(a, f0);
       b = _mm256_add_ps(b, f1);
     }
-    const __m256i x = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(a, lo), hi)), shift);
-    const __m256i y = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(b, lo), hi)), shift);
+    __m256i x = rounded(a, lo, hi), y = rounded(b, lo, hi);
+    if constexpr (kAdd) {
+      x = plus_bytes(x, addend + r * q.addend_stride, q);
+      y = plus_bytes(y, addend + r * q.addend_stride + 8, q);
+    }
+    x = _mm256_add_epi32(x, shift);
+    y = _mm256_add_epi32(y, shift);
     // packs interleaves the 128-bit halves of x and y: put them back in order before the last step.
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x, y), 0xd8);
     const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
@@ -186,14 +206,14 @@ void rescale_panel(int64_t rows, const int32_t* sums, int64_t stride, const QRes
 }
 
 void rescale(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride) {
-  const bool bytes = q.output == QOutput::kU8 || q.output == QOutput::kI8;
-  if (bytes && n == kColumns) {
-    auto* to = static_cast<uint8_t*>(out);
-    if (q.float_bias != nullptr) rescale_panel<true>(rows, sums, stride, q, to, out_stride);
-    else rescale_panel<false>(rows, sums, stride, q, to, out_stride);
+  if (q.real || q.output == QOutput::kF32) return qrescale_real_avx2(rows, n, sums, stride, q, out, out_stride);
+  if (q.output != QOutput::kI32 && n == kColumns) {
+    const auto with = [&](auto function) { function(rows, sums, stride, q, static_cast<uint8_t*>(out), out_stride); };
+    if (q.addend != nullptr) q.float_bias != nullptr ? with(rescale_panel<true, true>) : with(rescale_panel<false, true>);
+    else q.float_bias != nullptr ? with(rescale_panel<true, false>) : with(rescale_panel<false, false>);
     return;
   }
-  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, q, static_cast<char*>(out) + r * out_stride);
+  for (int64_t r = 0; r < rows; ++r) rescale_row(n, sums + r * stride, at_block(q, r, 0), static_cast<char*>(out) + r * out_stride);
 }
 
 template <bool kSigned>

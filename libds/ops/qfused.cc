@@ -5,9 +5,14 @@
 // dtype of the result: u8 or i8 (rescaled, kept within lo..hi), or f32 for QConv and QMatMul (dequantized,
 // cut at zero when `relu`).
 //
-//   QConv, QMatMul  x, w, w_scale, w_zero?, bias i32?, bias f32?    -> y
+//   QConv, QMatMul  x, w, w_scale, w_zero?, bias i32?, bias f32?, addend?    -> y
 //   QAdd            a, b -> y       QTable  x, table u8[256] -> y
 //   QMaxPool        x -> y          QGlobalAveragePool  x -> y [N, 1, 1, C]
+//
+// An 8-bit addend has y's type and shape and is added to the quantized result as QAdd does it: a_scale is the scale of
+// the result (its zero point is y_zero), b_scale and b_zero are the addend's, sum_scale, sum_zero, sum_lo, sum_hi of the
+// sum. With an attribute `activation` (ops/epilogue.h; may be empty) an f32 addend and the activation are applied in float,
+// before the result is quantized if it is.
 #include <algorithm>
 
 #include "kernels/packed_product.h"
@@ -15,6 +20,7 @@
 #include "kernels/quant.h"
 #include "libds/base/parallel.h"
 #include "libds/ir/packed_cache.h"
+#include "libds/ops/epilogue.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -36,13 +42,18 @@ kernels::QParams params(const Node& node, const std::string& prefix) {
 }
 
 // Bounds of an 8-bit result: its type's, narrowed by attributes lo and hi (a Relu or Clip that was folded in).
-std::pair<int32_t, int32_t> bounds(const Node& node) {
+std::pair<int32_t, int32_t> bounds(const Node& node, const char* low = "lo", const char* high = "hi") {
   const bool is_signed = output_dtype(node) == DType::kI8;
   const int64_t lo = is_signed ? -128 : 0, hi = is_signed ? 127 : 255;
-  return {static_cast<int32_t>(std::max(lo, node.attr_int("lo", lo))), static_cast<int32_t>(std::min(hi, node.attr_int("hi", hi)))};
+  return {static_cast<int32_t>(std::max(lo, node.attr_int(low, lo))), static_cast<int32_t>(std::min(hi, node.attr_int(high, hi)))};
 }
 
 // --- QConv, QMatMul -------------------------------------------------------------------------------
+
+constexpr size_t kAddend = 6;
+
+// Whether what follows the product is computed in float.
+bool is_real(const Node& node) { return node.has_attr("activation"); }
 
 // Constant operands in the form that the kernels want; lives as long as the kernel.
 struct Prepared {
@@ -57,6 +68,11 @@ struct Prepared {
   const int32_t* zeros() const { return w_zero.empty() ? nullptr : w_zero.data(); }
   bool w_signed() const { return w.dtype() == DType::kI8; }
   QBytes bytes(const Tensor& x) const { return {x.raw(), x.dtype() == DType::kI8, x_zero}; }
+  QRescale rescale_of(const KernelContext& c) const {
+    QRescale q = rescale;
+    if (c.has_input(kAddend)) q.addend = c.input(kAddend).raw();
+    return q;
+  }
 };
 
 // Constants 1 to 5 of the query, per output channel.
@@ -73,9 +89,10 @@ std::shared_ptr<Prepared> prepare(const KernelQuery& q, const NhwcConv& shape) {
   };
   const float x_scale = q.node.attr_float("x_scale", 1.0f), y_scale = q.node.attr_float("y_scale", 1.0f);
   const DType output = output_dtype(q.node);
+  const bool real = output == DType::kF32 || is_real(q.node);  // the rescaled sums
   for (double s : spread(q.constant(2)->to_doubles())) {
     const float product = x_scale * static_cast<float>(s);
-    p->multiplier.push_back(output == DType::kF32 ? product : product / y_scale);
+    p->multiplier.push_back(real ? product : product / y_scale);
   }
   if (q.constant(3) != nullptr) {
     for (double z : spread(q.constant(3)->to_doubles())) p->w_zero.push_back(static_cast<int32_t>(z));
@@ -85,7 +102,7 @@ std::shared_ptr<Prepared> prepare(const KernelQuery& q, const NhwcConv& shape) {
     for (double b : spread(q.constant(4)->to_doubles())) p->bias.push_back(static_cast<int32_t>(b));
   if (q.constant(5) != nullptr)
     for (double b : spread(q.constant(5)->to_doubles()))
-      p->float_bias.push_back(output == DType::kF32 ? static_cast<float>(b) : static_cast<float>(b) / y_scale);
+      p->float_bias.push_back(real ? static_cast<float>(b) : static_cast<float>(b) / y_scale);
   QRescale& r = p->rescale;
   r.bias = p->bias.empty() ? nullptr : p->bias.data();
   r.multiplier = p->multiplier.data();
@@ -96,11 +113,21 @@ std::shared_ptr<Prepared> prepare(const KernelQuery& q, const NhwcConv& shape) {
   const auto [lo, hi] = bounds(q.node);
   r.lo = lo;
   r.hi = hi;
+  r.addend_stride = shape.out_channels;
+  if (is_real(q.node)) {
+    r.real = true;
+    r.epilogue = ops::epilogue_of(q.node);
+    r.inverse_scale = 1.0f / y_scale;
+  } else {
+    const auto a = params(q.node, "a"), b = params(q.node, "b"), sum = params(q.node, "sum");
+    const auto [least, most] = bounds(q.node, "sum_lo", "sum_hi");
+    r.addition = {a.scale / sum.scale, b.scale / sum.scale, b.zero, sum.zero, least, most};
+  }
   return p;
 }
 
 std::string needs_constants(const KernelQuery& q) {
-  for (size_t i = 1; i < q.inputs.size(); ++i)
+  for (size_t i = 1; i < std::min(q.inputs.size(), kAddend); ++i)
     if (q.inputs[i].defined() && q.constant(i) == nullptr) return "weights and scales must be constant";
   return {};
 }
@@ -127,7 +154,7 @@ class PackedKernel final : public Kernel {
   size_t workspace_bytes() const override { return kernels::qconv_workspace(p_->shape, threads_); }
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
-    kernels::qconv(isa_, p_->shape, p_->bytes(c.input(0)), *packed_, p_->rescale, c.output(0).mutable_raw(), threads_, c.workspace());
+    kernels::qconv(isa_, p_->shape, p_->bytes(c.input(0)), *packed_, p_->rescale_of(c), c.output(0).mutable_raw(), threads_, c.workspace());
   }
 
  private:
@@ -148,9 +175,9 @@ class RescaleSink final : public kernels::ProductSink {
     const auto* from = static_cast<const int32_t*>(sums);
     std::byte* to = y_ + row * row_bytes_;
     if (level_ >= Isa::kAvx512)
-      return kernels::qrescale_avx512(rows, columns, from, stride, kernels::at_channel(q_, column), to + column * element, row_bytes_);
+      return kernels::qrescale_avx512(rows, columns, from, stride, kernels::at_block(q_, row, column), to + column * element, row_bytes_);
     for (int64_t c = 0; c < columns; c += kernels::kPanelColumns)
-      kernels::avx2_qgemm().rescale(rows, std::min(kernels::kPanelColumns, columns - c), from + c, stride, kernels::at_channel(q_, column + c),
+      kernels::avx2_qgemm().rescale(rows, std::min(kernels::kPanelColumns, columns - c), from + c, stride, kernels::at_block(q_, row, column + c),
                                     to + (column + c) * element, row_bytes_);
   }
 
@@ -184,7 +211,8 @@ class TileKernel final : public Kernel {
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, p_->shape, *packed_, type_, threads_); }
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
   void run(const KernelContext& c) override {
-    const RescaleSink sink(level_, p_->rescale, p_->shape.out_channels, c.output(0).mutable_raw());
+    const QRescale rescale = p_->rescale_of(c);
+    const RescaleSink sink(level_, rescale, p_->shape.out_channels, c.output(0).mutable_raw());
     kernels::packed_product(isa_, p_->shape, {c.input(0).raw(), type_, static_cast<uint8_t>(zero_)}, *packed_, sink, threads_, c.workspace());
   }
 
@@ -209,7 +237,7 @@ class DepthwiseKernel final : public Kernel {
   size_t workspace_bytes() const override { return kernels::qdepthwise_workspace(p_->shape, threads_); }
   size_t packed_bytes() const override { return taps_.made ? taps_->size() * sizeof(int16_t) : 0; }
   void run(const KernelContext& c) override {
-    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), kernels::avx2_qgemm(), p_->shape, p_->bytes(c.input(0)), *taps_, p_->rescale,
+    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), kernels::avx2_qgemm(), p_->shape, p_->bytes(c.input(0)), *taps_, p_->rescale_of(c),
                              c.output(0).mutable_raw(), threads_, c.workspace());
   }
 
@@ -232,10 +260,14 @@ std::string needs_symmetric_weights(const KernelQuery& q) {
   return ops::require(std::all_of(zeros.begin(), zeros.end(), [&](double z) { return z == wanted; }), "weights have a zero point");
 }
 
+// Each result is written after its addend was read.
+const std::vector<InPlace> kOntoAddend = {{static_cast<int>(kAddend), 0}};
+
 KernelDef tile_kernel(const char* name, ShapeOf shape_of) {
   KernelDef k;
   k.name = name;
   k.isa = Isa::kAvx2;
+  k.in_place = kOntoAddend;
   k.decline = [shape_of](const KernelQuery& q) {
     std::string why = needs_constants(q);
     if (why.empty()) why = needs_symmetric_weights(q);
@@ -255,6 +287,7 @@ KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
   KernelDef k;
   k.name = name;
   k.isa = Isa::kAvx2;
+  k.in_place = kOntoAddend;
   k.decline = needs_constants;
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));
@@ -267,6 +300,7 @@ KernelDef packed_kernel(const char* name, ShapeOf shape_of) {
 KernelDef reference_kernel(const char* name, ShapeOf shape_of) {
   KernelDef k;
   k.name = name;
+  k.in_place = kOntoAddend;
   k.decline = needs_constants;
   k.create = [shape_of](const KernelQuery& q) {
     auto p = prepare(q, shape_of(q));
@@ -280,7 +314,7 @@ KernelDef reference_kernel(const char* name, ShapeOf shape_of) {
       p->w = turned;
     }
     return make_kernel([p](const KernelContext& c) {
-      kernels::qconv_reference(p->shape, p->bytes(c.input(0)), p->w.raw(), p->w_signed(), p->zeros(), p->rescale, c.output(0).mutable_raw());
+      kernels::qconv_reference(p->shape, p->bytes(c.input(0)), p->w.raw(), p->w_signed(), p->zeros(), p->rescale_of(c), c.output(0).mutable_raw());
     });
   };
   return k;
@@ -291,6 +325,15 @@ void check_result(InferContext& c) {
   c.require_dtype(1, kBytes);
   const DType out = output_dtype(c.node());
   if (out != DType::kU8 && out != DType::kI8 && out != DType::kF32) c.error("output type {} is not supported", dtype_name(out));
+}
+
+// Sets a result that an addend, if there is one, must be like.
+void set_result(InferContext& c, Dims dims) {
+  if (c.node().input(kAddend) != kNone) {
+    if (c.dtype(kAddend) != (is_real(c.node()) ? DType::kF32 : output_dtype(c.node()))) c.error("the addend has another type than the result");
+    if (c.has_dims(kAddend) && all_known(c.dims(kAddend)) && all_known(dims) && c.dims(kAddend) != dims) c.error("the addend has another shape than the result");
+  }
+  c.set_output(0, output_dtype(c.node()), std::move(dims));
 }
 
 Window nhwc_window(const Node& node, int64_t kernel_h, int64_t kernel_w) { return ops::window_of(node, {kernel_h, kernel_w}); }
@@ -323,7 +366,7 @@ void register_qconv(OpRegistry& registry) {
   def.domain = Graph::kInternalDomain;
   def.name = "QConv";
   def.min_inputs = 3;
-  def.max_inputs = 6;
+  def.max_inputs = 7;
   def.infer = [](InferContext& c) {
     check_result(c);
     c.require_rank(0, 4);
@@ -334,7 +377,7 @@ void register_qconv(OpRegistry& registry) {
     const int64_t groups = c.node().attr_int("group", 1);
     if (x[3].known() && x[3].raw != checked_mul(w[1], groups)) c.error("weight expects {} channels, input has {}", w[1] * groups, x[3].raw);
     const Window window = nhwc_window(c.node(), w[2], w[3]);
-    c.set_output(0, output_dtype(c.node()), Dims{x[0], ops::output_dim(c, window, 0, x[1]), ops::output_dim(c, window, 1, x[2]), w[0]});
+    set_result(c, Dims{x[0], ops::output_dim(c, window, 0, x[1]), ops::output_dim(c, window, 1, x[2]), w[0]});
   };
   def.cost = [](const KernelQuery& q) {
     const Shape& w = q.in(1).shape;
@@ -343,6 +386,7 @@ void register_qconv(OpRegistry& registry) {
   KernelDef depthwise;
   depthwise.name = "avx2/qconv_depthwise";
   depthwise.isa = Isa::kAvx2;
+  depthwise.in_place = kOntoAddend;
   depthwise.decline = [](const KernelQuery& q) {
     const std::string reason = needs_constants(q);
     if (!reason.empty()) return reason;
@@ -367,7 +411,7 @@ void register_qmatmul(OpRegistry& registry) {
   def.domain = Graph::kInternalDomain;
   def.name = "QMatMul";  // x [..., K], w [K, N] (trans_b: [N, K])
   def.min_inputs = 3;
-  def.max_inputs = 6;
+  def.max_inputs = 7;
   def.infer = [](InferContext& c) {
     check_result(c);
     c.require_rank(1, 2);
@@ -378,7 +422,7 @@ void register_qmatmul(OpRegistry& registry) {
     const Dim depth = c.dims(1)[turned ? 1 : 0];
     if (out.back().known() && depth.known() && out.back() != depth) c.error("inner sizes differ: {} and {}", out.back().raw, depth.raw);
     out.back() = c.dims(1)[turned ? 0 : 1];
-    c.set_output(0, output_dtype(c.node()), std::move(out));
+    set_result(c, std::move(out));
   };
   def.cost = [](const KernelQuery& q) { return Cost{2 * checked_mul(q.out(0).numel(), q.in(0).dim(-1)), ops::operand_bytes(q)}; };
   def.kernels = {tile_kernel("tile/qmatmul", qmatmul_shape), packed_kernel("avx2/qmatmul", qmatmul_shape), reference_kernel("portable/qmatmul", qmatmul_shape)};

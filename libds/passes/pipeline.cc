@@ -12,6 +12,7 @@
 #include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_norm.h"
 #include "libds/passes/fuse_qdq.h"
+#include "libds/passes/fuse_qepilogue.h"
 #include "libds/passes/fuse_weight_only.h"
 #include "libds/passes/move_shapes.h"
 
@@ -33,6 +34,7 @@ constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions a
 constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
 constexpr Pass kAutoCast = {"auto-cast", "products in bf16 where the precision asked for allows it", auto_cast};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
+constexpr Pass kFuseQEpilogue = {"fuse-qepilogue", "8-bit products take residual additions, activations and quantization along", fuse_qepilogue};
 constexpr Pass kFuseWeightOnly = {"fuse-weight-only", "matrix products read weights of 4 and 8 bits as they are", fuse_weight_only};
 constexpr Pass kDequantizeWeights = {"dequantize-weights", "weights of 8 bits that stay in float after all", dequantize_weights};
 
@@ -66,6 +68,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFoldIntoConv,
            &kFuseConv,
            &kFuseMatMul,
+           &kFuseQEpilogue,
            &kAutoCast,
            &kDeadCode,
        }},

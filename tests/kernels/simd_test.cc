@@ -7,6 +7,7 @@
 
 #include "kernels/binary.h"
 #include "kernels/dropout.h"
+#include "kernels/finish.h"
 #include "kernels/unary.h"
 #include "kernels/unary_math.h"
 #include "libds/base/cpu.h"
@@ -62,6 +63,63 @@ TEST(Simd, ActivationsAreAccurateRelativeToOne) {
   EXPECT_LE(worst_error<Unary::kSwish>(-40, 40, 1, 1.0), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSwish>(-8, 8, 1), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSigmoid>(-8, 8, 1, 0.2, 0.5), 5e-7);
+}
+
+// The AVX-512 functions, through the epilogues that they are made for. `exact` in double.
+template <typename F>
+double worst_error_avx512(Activation activation, float low, float high, double floor, F&& exact) {
+  const std::vector<float> x = sweep(low, high);
+  std::vector<float> y(x.size());
+  Finish f;
+  f.epilogue.activation = activation;
+  f.y = y.data();
+  f.channels = static_cast<int64_t>(x.size());
+  finish_avx512(f, 0, 1, 0, f.channels, x.data(), f.channels);
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double want = exact(static_cast<double>(x[i]));
+    worst = std::max(worst, std::abs(static_cast<double>(y[i]) - want) / std::max(std::abs(want), floor));
+  }
+  return worst;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+TEST(Simd, Avx512FunctionsAreAccurate) {
+  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX-512";
+  using A = Activation;
+  EXPECT_LE(worst_error_avx512(A::kSigmoid, -80, 80, 0, sigmoid), 3e-7);  // exp(-x) where x is below zero
+  EXPECT_LE(worst_error_avx512(A::kTanh, -12, 12, 1e-37, [](double x) { return std::tanh(x); }), 3e-7);
+  EXPECT_LE(worst_error_avx512(A::kSilu, -80, 80, 1e-37, [](double x) { return x * sigmoid(x); }), 4e-7);
+  const auto gelu = [](double x) { return x * 0.5 * (1 + std::erf(x * std::sqrt(0.5))); };
+  EXPECT_LE(worst_error_avx512(A::kGelu, -12, 12, 1, gelu), 5e-7);
+  EXPECT_LE(worst_error_avx512(A::kGelu, 0, 12, 1e-37, gelu), 5e-7);  // erf, relative to its own value
+  EXPECT_LE(worst_error_avx512(A::kGeluTanh, -12, 12, 1,
+                               [](double x) { return x * 0.5 * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))); }),
+            5e-7);
+}
+
+TEST(Simd, Avx512ExtremesFollowTheMathLibrary) {
+  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX-512";
+  const std::vector<float> x = {kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f, -90.0f, -100.0f, 88.5f, 9.0f};
+  for (const Activation a : {Activation::kSigmoid, Activation::kTanh, Activation::kSilu, Activation::kGelu, Activation::kGeluTanh}) {
+    std::vector<float> fast(x.size()), exact = x;
+    Finish f;
+    f.epilogue.activation = a;
+    f.y = fast.data();
+    f.channels = static_cast<int64_t>(x.size());
+    finish_avx512(f, 0, 1, 0, f.channels, x.data(), f.channels);
+    apply_epilogue<float>(f.epilogue, f.channels, nullptr, exact.data());
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (std::isnan(exact[i])) {
+        EXPECT_TRUE(std::isnan(fast[i])) << static_cast<int>(a) << " at " << x[i];
+      } else if (std::isinf(exact[i])) {
+        EXPECT_EQ(fast[i], exact[i]) << static_cast<int>(a) << " at " << x[i];
+      } else {
+        EXPECT_NEAR(fast[i], exact[i], 1e-36 + 5e-7 * std::abs(static_cast<double>(exact[i]))) << static_cast<int>(a) << " at " << x[i];
+      }
+    }
+  }
 }
 
 TEST(Simd, ExtremesFollowTheMathLibrary) {

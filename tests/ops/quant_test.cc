@@ -125,8 +125,8 @@ struct ConvCase {
   Attributes attrs;
 };
 
-TEST(QFused, ConvKernelsAgreeBitForBit) {
-  const std::vector<ConvCase> cases = {
+const std::vector<ConvCase>& conv_cases() {
+  static const std::vector<ConvCase> cases = {
       {{1, 5, 7, 3}, {5, 3, 3, 3}, {{"pads", Ints{1, 1, 1, 1}}}},
       {{2, 9, 8, 16}, {32, 16, 1, 1}, {}},
       {{1, 11, 13, 3}, {17, 3, 7, 7}, {{"pads", Ints{3, 3, 3, 3}}, {"strides", Ints{2, 2}}}},
@@ -137,8 +137,12 @@ TEST(QFused, ConvKernelsAgreeBitForBit) {
       {{1, 9, 9, 32}, {32, 1, 5, 5}, {{"group", int64_t{32}}, {"pads", Ints{2, 2, 2, 2}}, {"strides", Ints{2, 2}}}},
       {{1, 20, 20, 8}, {300, 8, 1, 1}, {}},                                                       // several channel blocks
   };
+  return cases;
+}
+
+TEST(QFused, ConvKernelsAgreeBitForBit) {
   uint64_t seed = 1;
-  for (const ConvCase& c : cases) {
+  for (const ConvCase& c : conv_cases()) {
     for (DType x_type : {DType::kU8, DType::kI8}) {
       for (DType out : {DType::kU8, DType::kI8, DType::kF32}) {
         ++seed;
@@ -184,6 +188,74 @@ TEST(QFused, MatMulKernelsAgreeBitForBitAndWithTheFormula) {
           sum += (xv[static_cast<size_t>(r * depth + k)] - 100) * wv[static_cast<size_t>(turned ? n * depth + k : k * columns + n)];
         EXPECT_EQ(y.data<float>()[r * columns + n], static_cast<float>(sum) * (0.05f * scale.data<float>()[n]));
       }
+  }
+}
+
+std::vector<std::string> kernels_of(const char* op, std::initializer_list<const char*> isa_kernels) {
+  std::vector<std::string> names = {"", std::string("portable/") + op};
+  if (cpu_isa() >= Isa::kAvx2) names.insert(names.end(), isa_kernels.begin(), isa_kernels.end());
+  return names;
+}
+
+// A residual of 8 bits in the epilogue: what QConv and QAdd give one after the other.
+TEST(QFused, ProductsAddBytesAsTheSeparateOperatorDoes) {
+  uint64_t seed = 50;
+  for (const ConvCase& c : conv_cases())
+    for (DType type : {DType::kU8, DType::kI8}) {
+      ++seed;
+      const int64_t m = c.w[0], zero = type == DType::kI8 ? -20 : 30;
+      Attributes attrs = c.attrs;
+      for (const auto& [key, value] : Attributes{{"x_scale", 0.02f}, {"x_zero", int64_t{7}}, {"y_scale", 0.5f}, {"y_zero", zero}, {"output", static_cast<int64_t>(type)}, {"hi", int64_t{120}}})
+        attrs[key] = value;
+      std::vector<Tensor> inputs = {random_bytes(type, c.x, seed), random_bytes(DType::kI8, c.w, seed + 400), random_tensor({m}, seed + 100, 0.001, 0.02).cast(DType::kF32),
+                                    Tensor(), random_tensor({m}, seed, -5000, 5000).cast(DType::kI32)};
+      const Tensor product = run1("QConv", inputs, attrs, "portable/qconv");
+      const Tensor addend = random_bytes(type, product.shape(), seed + 500);
+      const Tensor expected = run1("QAdd", {product, addend},
+                                   {{"a_scale", 0.5f}, {"a_zero", zero}, {"b_scale", 0.3f}, {"b_zero", int64_t{11}}, {"y_scale", 0.6f}, {"y_zero", int64_t{25}},
+                                    {"output", static_cast<int64_t>(type)}, {"lo", int64_t{25}}}, "portable/qadd");
+      for (const auto& [key, value] : Attributes{{"a_scale", 0.5f}, {"b_scale", 0.3f}, {"b_zero", int64_t{11}}, {"sum_scale", 0.6f}, {"sum_zero", int64_t{25}}, {"sum_lo", int64_t{25}}})
+        attrs[key] = value;
+      inputs.resize(7);
+      inputs[6] = addend;
+      for (const std::string& kernel : kernels_of("qconv", {"avx2/qconv"}))
+        EXPECT_TRUE(run1("QConv", inputs, attrs, kernel).equal_bits(expected)) << kernel << " " << shape_string(c.x) << " " << shape_string(c.w);
+    }
+}
+
+// Residual, activation and quantization in float: the separate operators on the float result.
+TEST(QFused, ProductsGoOnInFloat) {
+  const int64_t depth = 70, columns = 21;
+  const Tensor x = random_bytes(DType::kU8, {3, 5, depth}, 7), w = random_bytes(DType::kI8, {depth, columns}, 8);
+  const Tensor scale = random_tensor({columns}, 9, 0.0001, 0.001).cast(DType::kF32), bias = random_tensor({columns}, 10).cast(DType::kF32);
+  const Tensor addend = random_tensor({3, 5, columns}, 11).cast(DType::kF32);
+  const Attributes plain = {{"x_scale", 0.05f}, {"x_zero", int64_t{100}}, {"output", static_cast<int64_t>(DType::kF32)}};
+  const Tensor sum = run1("Add", {run1("QMatMul", {x, w, scale, Tensor(), Tensor(), bias}, plain, "portable/qmatmul"), addend});
+  const std::vector<Tensor> inputs = {x, w, scale, Tensor(), Tensor(), bias, addend};
+  struct Case {
+    const char *activation, *op;
+    Attributes attrs;
+  };
+  for (const Case& c : {Case{"", "Identity", {}}, Case{"gelu", "Gelu", {}}, Case{"gelu_tanh", "Gelu", {{"approximate", std::string("tanh")}}},
+                        Case{"relu", "Relu", {}}, Case{"tanh", "Tanh", {}}, Case{"silu", "Swish", {}}, Case{"sigmoid", "Sigmoid", {}}}) {
+    const Tensor expected = run1(c.op, {sum}, c.attrs);
+    Attributes attrs = plain;
+    attrs["activation"] = std::string(c.activation);
+    for (const std::string& kernel : kernels_of("qmatmul", {"avx2/qmatmul"})) {
+      SCOPED_TRACE(kernel + " " + c.activation);
+      attrs["output"] = static_cast<int64_t>(DType::kF32);
+      const Tensor y = run1("QMatMul", inputs, attrs, kernel);
+      for (int64_t i = 0; i < y.numel(); ++i)
+        ASSERT_NEAR(y.data<float>()[i], expected.data<float>()[i], 1e-6f * std::max(1.0f, std::abs(expected.data<float>()[i])));
+      for (DType type : {DType::kU8, DType::kI8}) {
+        attrs["output"] = static_cast<int64_t>(type);
+        attrs["y_scale"] = 0.013f;
+        attrs["y_zero"] = int64_t{31};
+        const Tensor zero = type == DType::kU8 ? u8({}, {31}) : i8({}, {31});
+        const Ints bytes = run1("QMatMul", inputs, attrs, kernel).to_ints(), wanted = run1("QuantizeLinear", {expected, f32({}, {0.013f}), zero}).to_ints();
+        for (size_t i = 0; i < bytes.size(); ++i) ASSERT_NEAR(static_cast<double>(bytes[i]), static_cast<double>(wanted[i]), 1);
+      }
+    }
   }
 }
 
@@ -246,6 +318,15 @@ TEST(Quant, BadInputNamesTheReason) {
   expect_bad("MatMulInteger", {u8({1, 2}, {1, 2}), u8({2, 1}, {1, 2}), u8({3}, {0, 0, 0})}, {}, "has 3 values");
   expect_bad("ConvInteger", {u8({1, 2, 1, 1}, {1, 2}), u8({1, 3, 1, 1}, {1, 2, 3})}, {}, "weight expects 3 channels, input has 2");
   expect_bad("QLinearMatMul", {u8({1, 1}, {1}), one, i8({}, {0}), u8({1, 1}, {1}), one, u8({}, {0}), one, u8({}, {0})}, {}, "has type i8");
+  const std::vector<Tensor> product = {u8({1, 2}, {1, 2}), i8({2, 1}, {1, 2}), one, Tensor(), Tensor(), Tensor()};
+  const auto with = [&](Tensor addend) {
+    std::vector<Tensor> inputs = product;
+    inputs.push_back(std::move(addend));
+    return inputs;
+  };
+  expect_bad("QMatMul", with(i8({1, 1}, {0})), {}, "the addend has another type");
+  expect_bad("QMatMul", with(f32({1, 1}, {0})), {}, "the addend has another type");
+  expect_bad("QMatMul", with(u8({1, 2}, {0, 0})), {}, "the addend has another shape");
 }
 
 }  // namespace
