@@ -36,9 +36,11 @@ Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
 Session::Entry& Session::entry(std::span<const Shape> shapes) {
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (!std::equal(shapes.begin(), shapes.end(), it->shapes.begin(), it->shapes.end())) continue;
+    if (it != entries_.begin()) new_in_a_row_ = 0;
     entries_.splice(entries_.begin(), entries_, it);
     return entries_.front();
   }
+  ++new_in_a_row_;
   Entry e;
   e.shapes.assign(shapes.begin(), shapes.end());
   entries_.push_front(std::move(e));
@@ -103,13 +105,7 @@ void Session::plan_entry(Entry& e) {
 // Gives the entry the executor it should have by now.
 void Session::prepare(Entry& e) {
   ++e.seen;
-  if (e.plan) {
-    new_in_a_row_ = 0;
-    return;
-  }
-  if (e.seen == 1) ++new_in_a_row_;
-  else new_in_a_row_ = 0;
-  if (e.unplannable) return;
+  if (e.plan || e.unplannable) return;
   e.eager_reason = why_no_plan_yet(e);
   if (e.eager_reason.empty()) plan_entry(e);
   if (!e.plan) {
