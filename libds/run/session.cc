@@ -4,6 +4,7 @@
 
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/compact.h"
 #include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
 #include "libds/passes/pipeline.h"
@@ -30,7 +31,7 @@ Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     return;
   }
   run_pipeline(*rewritten, options_.pipeline, pipeline_options(options_));
-  graph_ = std::move(rewritten);
+  graph_ = std::make_shared<Graph>(compacted(*rewritten));  // every plan begins with a copy
 }
 
 Session::Entry& Session::entry(std::span<const Shape> shapes) {

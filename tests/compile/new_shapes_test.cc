@@ -1,6 +1,7 @@
 // Sessions whose every call brings another shape: when they stop compiling plans, and that nobody can tell.
 #include <gtest/gtest.h>
 
+#include "libds/ir/compact.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/session.h"
 
@@ -117,6 +118,24 @@ TEST(NewShapes, ResultsOfEagerRunsStayAsTheyAre) {
   }
   for (size_t i = 0; i < kept.size(); ++i)
     for (size_t k = 0; k < kept[i].size(); ++k) EXPECT_TRUE(kept[i][k].equal_bits(copies[i][k])) << i << " " << k;
+}
+
+TEST(Compacted, SaysTheSameInFewerValues) {
+  auto g = growing();
+  Rewriter rw(*g);
+  const ValueId old = g->outputs()[0], added = rw.emit("Relu", {old}, {}, "result/relu");
+  rw.set_outputs({added, g->outputs()[1]});
+  const ValueId total = rw.add_constant("total", Tensor::zeros(DType::kF32, {}));
+  rw.add_state({total, rw.emit("ReduceMax", {added}, {{"keepdims", int64_t{0}}})});
+  rw.emit("Neg", {old});  // dead
+  rw.remove_dead_nodes();
+  const Graph small = compacted(*g);
+  verify_graph(small);
+  EXPECT_LT(small.value_capacity(), g->value_capacity());
+  EXPECT_EQ(small.node_capacity(), g->node_count());
+  EXPECT_EQ(print_graph(small), print_graph(*g));
+  ASSERT_EQ(small.states().size(), 1u);
+  EXPECT_EQ(small.value(small.states()[0].value).name, "total");
 }
 
 // Contents put in place of nodes take over their names without asking who else has them.
