@@ -145,10 +145,12 @@ class EagerExecutor final : public Executor {
       outputs_[i] = &value(out);
       if (n.def->data_dependent) continue;
       const TensorDesc& desc = bound.outputs[i];
-      // What leaves the graph gets memory of its own, of its size.
+      // What leaves the graph gets memory of its own.
       const bool leaves = last_reader_[static_cast<size_t>(out)] == kNone;
       pooled_[static_cast<size_t>(out)] = !leaves && !is_object(desc.dtype);
-      value(out) = pooled_[static_cast<size_t>(out)] ? pool_.tensor(desc) : Tensor::empty(desc.dtype, desc.shape, Tier::kActivations);
+      if (pooled_[static_cast<size_t>(out)]) value(out) = pool_.tensor(desc);
+      else if (is_object(desc.dtype)) value(out) = Tensor::empty(desc.dtype, desc.shape, Tier::kActivations);
+      else value(out) = Tensor(desc.dtype, desc.shape, results_.take(Tensor::packed_bytes(desc.dtype, desc.numel())));
     }
     const size_t bytes = bound.kernel->workspace_bytes();
     std::shared_ptr<Buffer> own;  // large ones go at once
@@ -235,6 +237,7 @@ class EagerExecutor final : public Executor {
   std::vector<Tensor> values_;          // by value; constants are there between runs too
   std::vector<char> pooled_;            // by value: its buffer may go to pool_
   BufferPool pool_;
+  OutputBuffers results_;
   static constexpr size_t kMostKeptWorkspace = 1u << 20;
   std::shared_ptr<Buffer> workspace_;   // of one kernel after the other
   std::vector<const Tensor*> inputs_;   // of the node that runs
