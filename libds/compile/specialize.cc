@@ -45,6 +45,19 @@ void set_input_shape(Rewriter& rw, ValueId id, const Shape& shape) {
   rw.set_type(id, v.dtype, to_dims(shape));
 }
 
+// Uses of `id` become uses of its content.
+void replace_by_constant(Rewriter& rw, ValueId id, Tensor content) {
+  const Graph& graph = rw.graph();
+  if (graph.node(graph.value(id).producer).outputs.size() > 1) {
+    rw.replace_uses(id, rw.add_constant(graph.value(id).name, std::move(content)));
+    return;
+  }
+  // The node dies, so that its name is free: no need to index the names of the whole graph.
+  const ValueId constant = rw.add_value(std::string(graph.value(id).name));
+  rw.set_constant(constant, std::make_shared<const Tensor>(std::move(content)));
+  rw.replace_uses(id, constant);
+}
+
 }  // namespace
 
 void specialize(Rewriter& rw, std::span<const Shape> input_shapes, const Evaluate& evaluate) {
@@ -56,18 +69,21 @@ void specialize(Rewriter& rw, std::span<const Shape> input_shapes, const Evaluat
   for (const State& s : graph.states()) is_state[static_cast<size_t>(s.value)] = 1;
   for (NodeId id : graph.order()) {
     rw.infer(id);
-    const Node n = graph.node(id);  // a copy: the constants below move the value arena
-    for (ValueId out : n.outputs) {
+    const std::vector<ValueId> results = graph.node(id).outputs;  // a copy: new values move the arena
+    bool all_known = true;
+    for (ValueId out : results) {
       if (out == kNone) continue;
-      if (auto content = known_content(graph.value(out)))
-        rw.replace_uses(out, rw.add_constant(graph.value(out).name, std::move(*content)));
+      std::optional<Tensor> content = known_content(graph.value(out));
+      all_known = all_known && content;
+      if (content) replace_by_constant(rw, out, std::move(*content));
     }
-    if (!evaluate || !foldable(graph, n, is_state)) continue;
+    if (all_known || !evaluate || !foldable(graph, graph.node(id), is_state)) continue;
     std::vector<Tensor> inputs;
-    for (ValueId in : n.inputs) inputs.push_back(in == kNone ? Tensor() : *graph.value(in).constant);
-    const std::vector<Tensor> outputs = with_context([&] { return n.label(); }, [&] { return evaluate(graph, id, inputs); });
-    for (size_t i = 0; i < n.outputs.size(); ++i)
-      if (n.outputs[i] != kNone) rw.replace_uses(n.outputs[i], rw.add_constant(graph.value(n.outputs[i]).name, outputs[i]));
+    for (ValueId in : graph.node(id).inputs) inputs.push_back(in == kNone ? Tensor() : *graph.value(in).constant);
+    const std::vector<Tensor> outputs =
+        with_context([&] { return graph.node(id).label(); }, [&] { return evaluate(graph, id, inputs); });
+    for (size_t i = 0; i < results.size(); ++i)
+      if (results[i] != kNone) replace_by_constant(rw, results[i], outputs[i]);
   }
   rw.remove_dead_nodes();
 }

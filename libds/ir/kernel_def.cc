@@ -82,11 +82,13 @@ Selection select_kernel(const OpDef& def, const KernelQuery& query) {
     const std::string reason = why_declined(kernel, query);
     if (reason.empty()) {
       selection.def = &kernel;
-      log("dispatch", "{}: {}{}{}", query.node.label(), kernel.name, selection.declined.empty() ? "" : "  passed over ",
-          selection.declined);
+      if (log_enabled("dispatch"))
+        log_line("dispatch", fmt::format("{}: {}{}{}", query.node.label(), kernel.name,
+                                         selection.declined.empty() ? "" : "  passed over ", selection.declined));
       return selection;
     }
-    selection.declined += fmt::format("{}{}: {}", selection.declined.empty() ? "" : "; ", kernel.name, reason);
+    if (!selection.declined.empty()) selection.declined += "; ";
+    selection.declined.append(kernel.name).append(": ").append(reason);
   }
   fail(ExitCode::kUnsupported, "{}: no kernel takes it ({})", query.node.label(),
        selection.declined.empty() ? "none is registered" : selection.declined);

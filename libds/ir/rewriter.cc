@@ -255,8 +255,8 @@ void Rewriter::replace_uses(ValueId from, ValueId to) {
     if (out == from) out = to;
   // The two swap names. An output of the graph keeps its own when it replaces another value as well.
   if (interface || value(to).producer == kNone) return;
-  index_names();
   std::swap(value(from).name, value(to).name);
+  if (!names_indexed_) return;
   names_[value(from).name] = from;
   names_[value(to).name] = to;
 }

@@ -23,6 +23,41 @@ struct BoundNode {
   std::unique_ptr<Kernel> kernel;
 };
 
+// Buffers of values that are not needed any more, for later ones and later runs: small graphs would otherwise spend
+// much of a run in the allocator. Large buffers, which cost their page faults anyway, are not kept.
+class BufferPool {
+ public:
+  Tensor tensor(const TensorDesc& desc) {
+    const size_t bytes = Tensor::packed_bytes(desc.dtype, checked_numel(desc.shape));
+    size_t best = free_.size();
+    for (size_t i = 0; i < free_.size(); ++i) {
+      const size_t has = free_[i]->bytes();
+      if (has >= bytes && has <= 2 * bytes + kSlack && (best == free_.size() || has < free_[best]->bytes())) best = i;
+    }
+    if (best == free_.size()) return Tensor::empty(desc.dtype, desc.shape, Tier::kActivations);
+    std::shared_ptr<Buffer> buffer = std::move(free_[best]);
+    free_[best] = std::move(free_.back());
+    free_.pop_back();
+    kept_ -= buffer->bytes();
+    return Tensor(desc.dtype, desc.shape, std::move(buffer));
+  }
+
+  // Takes the tensor's buffer unless somebody else holds it.
+  void recycle(Tensor& t) {
+    std::shared_ptr<Buffer> buffer = t.buffer();
+    t = Tensor();
+    if (buffer == nullptr || buffer.use_count() != 1 || free_.size() >= kMostBuffers) return;
+    if (buffer->bytes() == 0 || buffer->bytes() > kMostBytes - kept_) return;
+    kept_ += buffer->bytes();
+    free_.push_back(std::move(buffer));
+  }
+
+ private:
+  static constexpr size_t kMostBytes = 4u << 20, kMostBuffers = 64, kSlack = 256;
+  std::vector<std::shared_ptr<Buffer>> free_;
+  size_t kept_ = 0;  // bytes in free_
+};
+
 std::shared_ptr<Graph> lowered_copy(const Graph& graph) {
   auto copy = std::make_shared<Graph>(graph);
   Rewriter rw(*copy);
@@ -48,57 +83,87 @@ class EagerExecutor final : public Executor {
     for (ValueId out : graph_->outputs()) last_reader_[static_cast<size_t>(out)] = kNone;
     for (const State& s : graph_->states()) last_reader_[static_cast<size_t>(s.update)] = kNone;
     bound_.resize(graph_->node_capacity());
+    pooled_.assign(graph_->value_capacity(), 0);
+    values_.resize(graph_->value_capacity());
+    for (size_t i = 0; i < values_.size(); ++i)
+      if (fixed_[i]) values_[i] = *graph_->value(static_cast<ValueId>(i)).constant;
   }
 
   std::vector<Tensor> run(std::span<const Tensor> inputs) override {
     check_inputs(*original_, inputs);
-    std::vector<Tensor> values(graph_->value_capacity());
-    for (size_t i = 0; i < inputs.size(); ++i) values[static_cast<size_t>(graph_->inputs()[i])] = inputs[i];
-    for (size_t i = 0; i < values.size(); ++i)
-      if (fixed_[i]) values[i] = *graph_->value(static_cast<ValueId>(i)).constant;
-    for (size_t i = 0; i < states_.size(); ++i) values[static_cast<size_t>(graph_->states()[i].value)] = states_[i];
-    for (NodeId id : order_) run_node(id, values);
+    forget_values();  // what a run that failed has left
+    for (size_t i = 0; i < inputs.size(); ++i) values_[static_cast<size_t>(graph_->inputs()[i])] = inputs[i];
+    for (size_t i = 0; i < states_.size(); ++i) values_[static_cast<size_t>(graph_->states()[i].value)] = states_[i];
+    for (NodeId id : order_) run_node(id);
     std::vector<Tensor> outputs;
     for (ValueId id : graph_->outputs()) {
-      const Tensor& t = values[static_cast<size_t>(id)];
+      const Tensor& t = values_[static_cast<size_t>(id)];
       outputs.push_back(is_state_[static_cast<size_t>(id)] ? t.clone(Tier::kActivations) : t);
     }
     std::vector<Tensor> updates;
     for (const State& s : graph_->states()) {
-      const Tensor& t = values[static_cast<size_t>(s.update)];
+      const Tensor& t = values_[static_cast<size_t>(s.update)];
       updates.push_back(is_state_[static_cast<size_t>(s.update)] ? t.clone() : t);
     }
     set_states(updates);
+    forget_values();  // the caller's memory among them
     return outputs;
   }
 
  private:
-  void run_node(NodeId id, std::vector<Tensor>& values) {
+  void forget_values() {
+    for (size_t i = 0; i < values_.size(); ++i)
+      if (!fixed_[i] && values_[i].defined()) values_[i] = Tensor();
+    std::fill(pooled_.begin(), pooled_.end(), 0);
+  }
+
+  Tensor& value(ValueId id) { return values_[static_cast<size_t>(id)]; }
+
+  void run_node(NodeId id) {
     const Node& n = graph_->node(id);
     if (n.def == nullptr) fail(ExitCode::kUnsupported, "{}: unknown operator", n.label());
-    std::vector<const Tensor*> inputs;
-    for (ValueId in : n.inputs) inputs.push_back(in == kNone ? nullptr : &values[static_cast<size_t>(in)]);
-    BoundNode& bound = bind(id, inputs);
+    inputs_.clear();
+    for (ValueId in : n.inputs) inputs_.push_back(in == kNone ? nullptr : &value(in));
+    BoundNode& bound = bind(id, inputs_);
     with_context([&] { return n.label(); }, [&] {
-      std::vector<Tensor> results(n.outputs.size());
       if (n.def->is_view) {
-        results[0] = inputs[0]->reshaped(bound.outputs[0].shape);
+        value(n.outputs[0]) = inputs_[0]->reshaped(bound.outputs[0].shape);
+        pooled_[static_cast<size_t>(n.outputs[0])] = pooled_[static_cast<size_t>(n.inputs[0])];
       } else {
-        std::vector<Tensor*> outputs(n.outputs.size(), nullptr);
-        for (size_t i = 0; i < n.outputs.size(); ++i) {
-          if (n.outputs[i] == kNone) continue;
-          if (!n.def->data_dependent)
-            results[i] = Tensor::empty(bound.outputs[i].dtype, bound.outputs[i].shape, Tier::kActivations);
-          outputs[i] = &results[i];
-        }
-        const auto workspace = Buffer::allocate(bound.kernel->workspace_bytes(), Tier::kActivations);
-        bound.kernel->run(KernelContext(inputs, outputs, workspace->data()));
+        run_kernel(n, bound);
       }
-      for (size_t i = 0; i < n.outputs.size(); ++i)
-        if (n.outputs[i] != kNone) values[static_cast<size_t>(n.outputs[i])] = std::move(results[i]);
       for (ValueId in : n.inputs)
-        if (in != kNone && last_reader_[static_cast<size_t>(in)] == id) values[static_cast<size_t>(in)] = Tensor();
+        if (in != kNone && last_reader_[static_cast<size_t>(in)] == id) drop(in);
     });
+  }
+
+  void run_kernel(const Node& n, BoundNode& bound) {
+    outputs_.assign(n.outputs.size(), nullptr);
+    for (size_t i = 0; i < n.outputs.size(); ++i) {
+      const ValueId out = n.outputs[i];
+      if (out == kNone) continue;
+      outputs_[i] = &value(out);
+      if (n.def->data_dependent) continue;
+      const TensorDesc& desc = bound.outputs[i];
+      // What leaves the graph gets memory of its own.
+      const bool leaves = last_reader_[static_cast<size_t>(out)] == kNone;
+      pooled_[static_cast<size_t>(out)] = !leaves && !is_object(desc.dtype);
+      if (pooled_[static_cast<size_t>(out)]) value(out) = pool_.tensor(desc);
+      else if (is_object(desc.dtype)) value(out) = Tensor::empty(desc.dtype, desc.shape, Tier::kActivations);
+      else value(out) = Tensor(desc.dtype, desc.shape, results_.take(Tensor::packed_bytes(desc.dtype, desc.numel())));
+    }
+    const size_t bytes = bound.kernel->workspace_bytes();
+    std::shared_ptr<Buffer> own;  // large ones go at once
+    if (bytes > kMostKeptWorkspace) own = Buffer::allocate(bytes, Tier::kActivations);
+    else if (workspace_ == nullptr || workspace_->bytes() < bytes) workspace_ = Buffer::allocate(bytes, Tier::kActivations);
+    bound.kernel->run(KernelContext(inputs_, outputs_, (own ? own : workspace_)->data()));
+  }
+
+  // Lets go of a value that nobody reads any more.
+  void drop(ValueId id) {
+    if (fixed_[static_cast<size_t>(id)]) return;
+    if (pooled_[static_cast<size_t>(id)]) pool_.recycle(value(id));
+    else value(id) = Tensor();
   }
 
   static bool decides_shape(const Node& n, size_t i) { return i < 32 && ((n.def->shape_inputs >> i) & 1); }
@@ -169,6 +234,14 @@ class EagerExecutor final : public Executor {
   std::vector<char> is_state_, fixed_;  // by value
   std::vector<NodeId> last_reader_;     // by value; kNone: keep
   std::vector<BoundNode> bound_;        // by node
+  std::vector<Tensor> values_;          // by value; constants are there between runs too
+  std::vector<char> pooled_;            // by value: its buffer may go to pool_
+  BufferPool pool_;
+  OutputBuffers results_;
+  static constexpr size_t kMostKeptWorkspace = 1u << 20;
+  std::shared_ptr<Buffer> workspace_;   // of one kernel after the other
+  std::vector<const Tensor*> inputs_;   // of the node that runs
+  std::vector<Tensor*> outputs_;
   std::map<std::pair<std::ptrdiff_t, std::string>, std::shared_ptr<BodyRunner>> runners_;  // by node and body
 };
 

@@ -13,6 +13,7 @@
 
 #include "libds/compile/compile.h"
 #include "libds/ir/graph.h"
+#include "libds/run/output_buffers.h"
 
 namespace ds {
 
@@ -45,9 +46,10 @@ class Executor {
   std::vector<Tensor> states_;
 };
 
-// Memory for the arenas of executors that never run at the same time: as large as the largest needs.
+// Memory of executors that never run at the same time: an arena as large as the largest needs, and results.
 struct Arena {
   std::shared_ptr<Buffer> memory;
+  OutputBuffers outputs;
 };
 
 // Runs `plan`; the arena (huge-page aligned when large) is allocated here, once, unless `shared` is large enough.

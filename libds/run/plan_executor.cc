@@ -104,7 +104,7 @@ class PlanExecutor final : public Executor {
         tensors_[i] = inputs[static_cast<size_t>(root.index)].reshaped(s.desc.shape);
       } else {
         std::shared_ptr<Buffer>& buffer = outputs[static_cast<size_t>(root.index)];
-        if (!buffer) buffer = Buffer::allocate(root.desc.bytes(), Tier::kActivations);
+        if (!buffer) buffer = shared_->outputs.take(root.desc.bytes());
         tensors_[i] = over(s, buffer, 0);
       }
     }

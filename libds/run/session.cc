@@ -1,7 +1,10 @@
 #include "libds/run/session.h"
 
+#include <algorithm>
+
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/compact.h"
 #include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
 #include "libds/passes/pipeline.h"
@@ -28,15 +31,17 @@ Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     return;
   }
   run_pipeline(*rewritten, options_.pipeline, pipeline_options(options_));
-  graph_ = std::move(rewritten);
+  graph_ = std::make_shared<Graph>(compacted(*rewritten));  // every plan begins with a copy
 }
 
 Session::Entry& Session::entry(std::span<const Shape> shapes) {
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (!std::equal(shapes.begin(), shapes.end(), it->shapes.begin(), it->shapes.end())) continue;
+    if (it != entries_.begin()) new_in_a_row_ = 0;
     entries_.splice(entries_.begin(), entries_, it);
     return entries_.front();
   }
+  ++new_in_a_row_;
   Entry e;
   e.shapes.assign(shapes.begin(), shapes.end());
   entries_.push_front(std::move(e));
@@ -44,38 +49,69 @@ Session::Entry& Session::entry(std::span<const Shape> shapes) {
   return entries_.front();
 }
 
-// Gives the entry the executor it should have by now.
-void Session::prepare(Entry& e) {
-  ++e.seen;
-  if (e.plan || (e.executor && e.seen != options_.plan_after)) return;
+CompileOptions Session::compile_options() const {
   CompileOptions compile_options;
   compile_options.threads = options_.threads;
   compile_options.layouts = options_.layouts;
   compile_options.body_plans = options_.static_plan;
   compile_options.isa = options_.isa;
   compile_options.packed = packed_;
-  if (!options_.static_plan) {
-    e.eager_reason = "eager execution was asked for";
-  } else if (e.seen < options_.plan_after) {
-    e.eager_reason = "these shapes are new";
-  } else {
-    auto specialised = std::make_shared<Graph>(*graph_);
-    Rewriter rw(*specialised);
-    specialize(rw, e.shapes, evaluate_node);
-    if (lower_nodes(rw)) specialize(rw, e.shapes, evaluate_node);  // what could not be lowered without its rank
-    PassContext context;
-    if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
-    e.eager_reason = unplannable_reason(*specialised);
-    if (e.eager_reason.empty()) {
-      compile_options.previous = latest_;
-      e.plan = compile(std::move(specialised), compile_options);
-      e.executor = make_plan_executor(e.plan, arena_);
-      latest_ = e.plan;
-    }
-  }
+  return compile_options;
+}
+
+std::string Session::why_no_plan_yet(const Entry& e) const {
+  if (!options_.static_plan) return "eager execution was asked for";
+  if (e.seen < options_.plan_after) return "these shapes are new";
+  const bool stream = options_.new_in_a_row > 0 && new_in_a_row_ > options_.new_in_a_row;
+  if (e.seen == 1 && stream && eager_alike_ && !profiling_) return "these shapes are new, as the latest were";
+  return {};
+}
+
+namespace {
+
+// Whether a run of the graph node by node gives the plan's bits and takes hardly longer: see session.h.
+bool runs_alike_eagerly(const Plan& plan) {
+  // A step costs its compilation about 10 us, in which a core does some hundred thousand FLOPs.
+  constexpr int64_t kMostFlopsPerStep = 4'000'000;
+  if (plan.flops > kMostFlopsPerStep * static_cast<int64_t>(plan.steps.size()) || !plan.states.empty()) return false;
+  for (const Slot& s : plan.slots)
+    if (s.desc.layout != Layout::kPlain) return false;
+  return std::none_of(plan.steps.begin(), plan.steps.end(), [&](const Step& s) {
+    const Node& n = plan.graph->node(s.node);
+    return n.def->stateful || n.has_bodies();
+  });
+}
+
+}  // namespace
+
+void Session::plan_entry(Entry& e) {
+  auto specialised = std::make_shared<Graph>(*graph_);
+  Rewriter rw(*specialised);
+  specialize(rw, e.shapes, evaluate_node);
+  const bool lowered = lower_nodes(rw);  // what could not be lowered without its rank
+  if (lowered) specialize(rw, e.shapes, evaluate_node);
+  PassContext context;
+  if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
+  e.eager_reason = unplannable_reason(*specialised);
+  e.unplannable = !e.eager_reason.empty();
+  if (e.unplannable) return;
+  CompileOptions with_previous = compile_options();
+  with_previous.previous = latest_;
+  e.plan = compile(std::move(specialised), with_previous);
+  e.executor = make_plan_executor(e.plan, arena_);
+  latest_ = e.plan;
+  eager_alike_ = !lowered && runs_alike_eagerly(*latest_);
+}
+
+// Gives the entry the executor it should have by now.
+void Session::prepare(Entry& e) {
+  ++e.seen;
+  if (e.plan || e.unplannable) return;
+  e.eager_reason = why_no_plan_yet(e);
+  if (e.eager_reason.empty()) plan_entry(e);
   if (!e.plan) {
     log("plan", "no static plan: {}", e.eager_reason);
-    if (!eager_) eager_ = make_eager_executor(graph_, compile_options);
+    if (!eager_) eager_ = make_eager_executor(graph_, compile_options());
     e.executor = eager_;
   }
   if (profiling_) e.executor->enable_profile();
@@ -83,6 +119,7 @@ void Session::prepare(Entry& e) {
 
 std::shared_ptr<const Plan> Session::plan(std::span<const Shape> input_shapes) {
   Entry& e = entry(input_shapes);
+  e.seen = std::max(e.seen, 1);  // who asks for a plan has a use for it
   prepare(e);
   return e.plan;
 }

@@ -3,6 +3,13 @@
 // Applies a pipeline of rewrites once, then keeps one executor per set of input shapes (least
 // recently used ones are dropped). A graph that no static plan can hold runs eagerly. A Session
 // belongs to one thread at a time; several sessions may share one Graph.
+//
+// Where every call brings another shape (a key-value cache that grows step by step), compiling costs
+// more than a small graph's arithmetic. So when SessionOptions::new_in_a_row times in a row the shapes changed
+// to some that no kept plan is for, further such shapes run eagerly first, and get a plan when they come again.
+// This holds only where eager execution gives the same bits (the latest plan is all in plain layouts, without
+// states, random numbers or bodies) and where a plan has little to win (few FLOPs for its steps). Shapes
+// are counted and nothing is timed: the same calls take the same ways.
 #pragma once
 
 #include <list>
@@ -27,6 +34,7 @@ struct SessionOptions {
   size_t cached_plans = 16;
   Precision precision = Precision::kF32;  // of products, passes/auto_cast.h
   int plan_after = 1;      // a plan is compiled when shapes come for the n-th time; until then, eager
+  int new_in_a_row = 2;    // so many new shapes in a row, and the next ones run eagerly (see above); 0: never
 };
 
 // The options of the pipeline that a session with these options runs.
@@ -60,15 +68,23 @@ class Session {
     std::shared_ptr<const Plan> plan;
     std::shared_ptr<Executor> executor;
     std::string eager_reason;
+    bool unplannable = false;
   };
-  Entry& entry(std::span<const Shape> shapes);
+  Entry& entry(std::span<const Shape> shapes);  // keeps count of new ones
   void prepare(Entry& entry);
+  // Why the entry has no plan yet; empty when it is time for one.
+  std::string why_no_plan_yet(const Entry& entry) const;
+  // Compiles the entry's plan, if the graph has one at these shapes.
+  void plan_entry(Entry& entry);
+  CompileOptions compile_options() const;
 
   std::shared_ptr<const Graph> graph_;  // after the pipeline
   SessionOptions options_;
   std::shared_ptr<PackedCache> packed_ = std::make_shared<PackedCache>();
   std::shared_ptr<Arena> arena_ = std::make_shared<Arena>();
   std::shared_ptr<const Plan> latest_;  // its kernels serve the next one where shapes allow
+  bool eager_alike_ = false;  // new shapes may as well run eagerly, going by latest_
+  int new_in_a_row_ = 0;      // changes of shapes to new ones since the latest to known ones
   std::list<Entry> entries_;  // most recently used first
   std::shared_ptr<Executor> eager_;  // one for all shapes
   std::string eager_reason_;
