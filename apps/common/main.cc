@@ -203,6 +203,7 @@ int run_command(Command& command, std::vector<std::string> args) {
     if (chosen->passthrough()) return chosen->passthrough()(std::move(args));
     if (parse(*chosen, std::move(args))) return 0;
     if (!chosen->body()) usage_error("a command is missing");
+    if (chosen->ignores_sigpipe()) std::signal(SIGPIPE, SIG_IGN);  // not while help and pages are printed
     return chosen->body()(*chosen);
   } catch (const Error& error) {
     if (error.code() != ExitCode::kUsage) throw;
@@ -211,7 +212,7 @@ int run_command(Command& command, std::vector<std::string> args) {
 }
 
 int run_main(int argc, char** argv, Command command) {
-  std::signal(SIGPIPE, command.ignores_sigpipe() ? SIG_IGN : SIG_DFL);  // `| head` ends us quietly
+  std::signal(SIGPIPE, SIG_DFL);  // `| head` ends us quietly
   const std::string name = command.name();
   try {
     int code = run_command(command, std::vector<std::string>(argv + std::min(argc, 1), argv + argc));

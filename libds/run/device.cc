@@ -47,11 +47,11 @@ DeviceChoice map_device(const DeviceRequest& request) {
   choice.threads = request.threads > 0 ? request.threads : available_threads();
   choice.precision = parse_precision(request.precision);
   choice.why = explain(choice);
-  log("dispatch", "device: {}", choice.why);
   return choice;
 }
 
 void apply(const DeviceChoice& choice, SessionOptions& options) {
+  log("dispatch", "device: {}", choice.why);
   options.isa = choice.isa;
   options.threads = choice.threads;
   options.precision = choice.precision;

@@ -120,9 +120,8 @@ void warm_up(Contender& c, RowReport& report, const Setup& setup) {
   const int64_t idle = resident_bytes();
   const bool fresh_peak = reset_peak_resident();
   SessionOptions session_options;
-  session_options.threads = report.settings.threads;
+  apply(map_device({"cpu", true, report.settings.precision, report.settings.threads}), session_options);
   session_options.static_plan = setup.options.static_plan;
-  session_options.precision = parse_precision(report.settings.precision);
   set_num_threads(report.settings.threads);
   double start = now_seconds();
   c.session = std::make_unique<Session>(c.graph, session_options);
