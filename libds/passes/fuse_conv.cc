@@ -187,7 +187,7 @@ class Fuser {
     for (size_t s : {0, 1}) {
       const NodeId candidate = conv_behind(graph_.node(id).input(s), false);
       if (candidate == kNone || graph_.node(id).input(0) == graph_.node(id).input(1)) continue;
-      if (conv == kNone || precedes(conv, candidate)) {
+      if (conv == kNone || precedes(graph_, conv, candidate)) {
         conv = candidate;
         side = s;
       }
@@ -202,12 +202,6 @@ class Fuser {
     rw_.replace_uses(graph_.node(id).outputs[0], fused);
     sweep(id);
     return true;
-  }
-
-  bool precedes(NodeId a, NodeId b) const {
-    for (NodeId i = a; i != kNone; i = graph_.node(i).next)
-      if (i == b) return true;
-    return false;
   }
 
   std::optional<double> scalar(ValueId id) const {

@@ -102,7 +102,7 @@ class Fuser {
     for (size_t side : {0, 1}) {
       auto p = product_behind(n.input(side));
       if (!p || p->inputs[kAddend] != kNone || p->attrs.count("activation") != 0) continue;
-      if (best && !precedes(best->node, p->node)) continue;
+      if (best && !precedes(graph_, best->node, p->node)) continue;
       best = std::move(p);
       other = n.input(1 - side);
     }
@@ -125,12 +125,6 @@ class Fuser {
   void replace_after(NodeId last, const Product& p) {
     replace(last, p.inputs, p.attrs);
     if (graph_.value(graph_.node(p.node).outputs[0]).users.empty()) rw_.erase_node(p.node);
-  }
-
-  bool precedes(NodeId a, NodeId b) const {
-    for (NodeId i = a; i != kNone; i = graph_.node(i).next)
-      if (i == b) return true;
-    return false;
   }
 
   void take_activation(NodeId id) {

@@ -63,16 +63,10 @@ class Fuser {
       if (!p || p->has_addend() || p->has_activation() || !fits(*p, side)) continue;
       const Value &y = graph_.value(add.input(side)), &other = graph_.value(add.input(1 - side));
       if (!y.dims || !other.dims || *y.dims != *other.dims || y.dtype != other.dtype) continue;
-      if (best && !precedes(best->first.node, p->node)) continue;
+      if (best && !precedes(graph_, best->first.node, p->node)) continue;
       best.emplace(std::move(*p), side);
     }
     return best;
-  }
-
-  bool precedes(NodeId a, NodeId b) const {
-    for (NodeId i = a; i != kNone; i = graph_.node(i).next)
-      if (i == b) return true;
-    return false;
   }
 
   // Puts the product in place of `last`, its only reader.

@@ -53,4 +53,7 @@ bool merge_common_subexpressions(Rewriter& rewriter, PassContext& context);
 // By value id: whether it is a state, whose initializer is only its first content.
 std::vector<char> state_values(const Graph& graph);
 
+// Whether `a` runs before `b`, or is it.
+bool precedes(const Graph& graph, NodeId a, NodeId b);
+
 }  // namespace ds

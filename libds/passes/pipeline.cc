@@ -104,6 +104,12 @@ std::vector<char> state_values(const Graph& graph) {
   return is_state;
 }
 
+bool precedes(const Graph& graph, NodeId a, NodeId b) {
+  for (NodeId i = a; i != kNone; i = graph.node(i).next)
+    if (i == b) return true;
+  return false;
+}
+
 std::vector<const Pass*> all_passes() {
   std::vector<const Pass*> list;
   for (const Pipeline& pipeline : pipelines())
