@@ -6,6 +6,7 @@
 // does both in one step and never saturates.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/tile.h"
@@ -14,6 +15,7 @@ namespace ds::kernels {
 namespace {
 
 constexpr int kMaxRows = 6;
+constexpr int64_t kUnroll = 4, kLinesAhead = 2;  // groups; lines of the next weights fetched in their time
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill.
 struct F32 {
@@ -57,8 +59,11 @@ struct Vnni {
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
+// Meanwhile the rows after these are fetched, from the pointers behind theirs, and two lines of `next` every `period`
+// rounds of four groups (0: none), so that memory is kept busy and not flooded.
 template <typename Product, int kRows>
-void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c) {
+void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t period) {
+  int64_t wait = period;
   __m256i sum[kRows][2];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
@@ -69,8 +74,31 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
     const std::byte* row[kRows];
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) row[r] = a[r] + t.a_offset;
-    const int64_t bytes = t.groups * kGroupBytes;
-    for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
+    const int64_t bytes = t.groups * kGroupBytes, lines = (bytes + 63) / 64;
+    const std::byte* const* soon = a + kRows;
+    const std::byte* line = *soon + t.a_offset;
+    int64_t g = 0, left = lines;
+    for (; g + kUnroll * kGroupBytes <= bytes; g += kUnroll * kGroupBytes, b += kUnroll * kPanelRowBytes) {
+      _mm_prefetch(line, _MM_HINT_T0);
+      line += 64;
+      if (--left == 0) {
+        line = *++soon + t.a_offset;
+        left = lines;
+      }
+      if (--wait == 0) {
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + 64, _MM_HINT_T1);
+        next += kLinesAhead * 64;
+        wait = period;
+      }
+#pragma GCC unroll 4
+      for (int64_t u = 0; u < kUnroll; ++u) {
+        const __m256i b0 = load(b + u * kPanelRowBytes), b1 = load(b + u * kPanelRowBytes + 32);
+#pragma GCC unroll 6
+        for (int r = 0; r < kRows; ++r) Product::row(row[r] + g + u * kGroupBytes, b0, b1, sum[r][0], sum[r][1]);
+      }
+    }
+    for (; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
       const __m256i b0 = load(b), b1 = load(b + 32);
 #pragma GCC unroll 6
       for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, b1, sum[r][0], sum[r][1]);
@@ -83,7 +111,7 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*);
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
 
 template <typename Product, int... kRows>
 TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
@@ -98,10 +126,14 @@ void sweep(const TileTaps& t, RowsAt rows_at) {
   const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;  // rows are shared out evenly
   for (int64_t p = 0; p < t.panels; ++p) {
     int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
+    // Every tile fetches its share of the next panel.
+    const std::byte* next = t.next_b != nullptr ? t.next_b + p * t.b_stride : nullptr;
+    const int64_t lines = next != nullptr ? t.taps * t.groups : 0;
+    const int64_t period = lines > 0 ? std::max<int64_t>(1, parts * kLinesAhead / kUnroll) : 0;
     for (int64_t i = 0, r = 0; i < parts; ++i) {
       const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
       constexpr std::make_integer_sequence<int, kMaxRows> kAll;
-      tile_of<Product>(rows, kAll)(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride);
+      tile_of<Product>(rows, kAll)(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, next + lines * i / parts * kPanelRowBytes, period);
       r += rows;
     }
   }
@@ -114,7 +146,7 @@ void taps(const TileTaps& t) {
 
 template <typename Product>
 void block(const TileBlock& k) {
-  const std::byte* rows_here[kMaxRows];
+  const std::byte* rows_here[kMaxRows + kTapsBeyond] = {};
   const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
   sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
     for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
