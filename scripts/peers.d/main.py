@@ -14,7 +14,7 @@ import runtimes
 from models import Unavailable
 from runtimes import Ds, Peer
 
-OUT = models.ROOT / "build/peers/peers.json"
+OUT = models.ROOT / "build/peers/peers.json"  # peers-avx2.json with --as avx2
 SMALL = ["ppocr_det", "ppocr_rec", "ppocr_cls", "silero_vad", "minilm"]
 
 
@@ -315,17 +315,21 @@ def markdown(judge):
 def environment(judge):
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     flags = next((line for line in open("/proc/cpuinfo") if line.startswith("flags")), "").split()
-    isa = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if f in flags]
-    return {"cpu": f"{cpu} ({', '.join(isa)})", "threads": judge.options.threads, "os": f"{platform.system()} {platform.release()}",
+    isa = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8") if f in flags]
+    known = ', '.join(isa) + (f"; seen as {judge.options.level} alone by everybody" if judge.options.level else "")
+    return {"cpu": f"{cpu} ({known})", "threads": judge.options.threads, "os": f"{platform.system()} {platform.release()}",
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "versions": judge.versions}
 
 
 def write_json(judge):
+    """Returns the file."""
+    out = OUT.with_stem(f"peers-{judge.options.level}") if judge.options.level else OUT
     rows = [{**dataclasses.asdict(r), "verdict": r.verdict()} for r in judge.rows]
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    part = OUT.with_suffix(".part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_suffix(".part")
     part.write_text(json.dumps({"schema": "ds-peers/1", **environment(judge), "rounds": judge.rounds, "rows": rows}, indent=1) + "\n")
-    part.rename(OUT)
+    part.rename(out)
+    return out
 
 
 def parse():
@@ -335,6 +339,7 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="3 rounds of short bursts, and 40 new shapes instead of 200")
     parser.add_argument("--rounds", type=int, metavar="N", help="alternating rounds (9)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="threads of everybody (all)")
+    parser.add_argument("--as", dest="level", choices=["avx2"], help="everybody sees a CPU without AVX-512, VNNI and AMX")
     parser.add_argument("--bin", type=pathlib.Path, default=models.ROOT / "build/release/bin", metavar="DIR", help="where ds-bench is")
     options = parser.parse_args()
     for goal in options.only:
@@ -349,16 +354,22 @@ def parse():
 
 
 def main():
-    judge = Judge(parse())
+    options = parse()
+    if options.level:
+        try:
+            runtimes.pretend(options.level, OUT.parent)
+        except Unavailable as why:
+            sys.exit(f"scripts/peers: --as {options.level}: {why}")
+    judge = Judge(options)
     try:
         judge.measure()
     except KeyboardInterrupt:
         say("interrupted; what was measured so far follows")
     finally:  # minutes of measuring are not thrown away with an error
         if judge.rows:
-            write_json(judge)
+            out = write_json(judge)
             print(markdown(judge), flush=True)
-            say(f"wrote {OUT.relative_to(models.ROOT)}")
+            say(f"wrote {out.relative_to(models.ROOT)}")
 
 
 if __name__ == "__main__":
