@@ -73,7 +73,7 @@ std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix);
 PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
 // Whether tiles that saturate are exact for these weights: 255 (|w0| + |w1|) fits 16 bits for every two that one step adds.
-bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given);
+bool pairs_fit(const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
 // What the left operand is given as.
 enum class ActivationType { kF32, kBf16, kU8, kS8 };

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <vector>
 #if defined(__SSE2__)
@@ -24,8 +25,14 @@ Piece piece_of(const TileIsa& isa, const NhwcConv& s, int64_t element_bytes) {
   const int64_t bytes = s.group_channels() * element_bytes;
   const bool whole_groups = bytes % kGroupBytes == 0;
   if (whole_groups && (bytes >= kLeastTapBytes || s.kernel_h * s.kernel_w == 1)) return Piece::kTap;
-  if (s.groups == 1 && s.dilation_w == 1) return Piece::kKernelRow;
+  // Tiles that saturate pair neighbours of the whole row, as quantizers do, not of a kernel row of odd length.
+  const bool odd = isa.saturates && s.kernel_w * s.group_channels() % 2 != 0;
+  if (s.groups == 1 && s.dilation_w == 1 && !odd) return Piece::kKernelRow;
   return whole_groups ? Piece::kTap : Piece::kAll;
+}
+
+int64_t pieces_of(Piece piece, const NhwcConv& s) {
+  return piece == Piece::kAll ? 1 : piece == Piece::kKernelRow ? s.kernel_h : s.kernel_h * s.kernel_w;
 }
 
 // --- columns of depth ------------------------------------------------------------------------------
@@ -163,24 +170,26 @@ void sum_columns(const NhwcConv& s, PackedWeights& packed) {
 
 }  // namespace
 
-// Pairs are those of any packing: neighbours in depth by channels, from even places of the piece on; pieces begin at
-// multiples of the channels or of the kernel row, so both parities are looked at.
-bool pairs_fit(const NhwcConv& s, bool matrix, const void* w, WeightType given) {
-  const int64_t depth = s.depth(), gc = s.group_channels(), plane = s.kernel_h * s.kernel_w;
-  const auto* bytes = static_cast<const uint8_t*>(w);
+bool pairs_fit(const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given) {
+  const int64_t depth = s.depth(), gc = s.group_channels(), plane = s.kernel_h * s.kernel_w, piece = depth / pieces_of(piece_of(isa, s, 1), s);
   const uint8_t flip = given == WeightType::kU8Shifted ? 0x80 : 0;
-  const auto at = [&](int64_t m, int64_t k) {
-    const uint8_t byte = bytes[matrix ? k * s.out_channels + m : (m * gc + k % gc) * plane + k / gc];
-    return static_cast<int>(static_cast<int8_t>(byte ^ flip));
+  // Where a column's pairs lie; the last of a piece may be alone.
+  struct Pair {
+    int64_t first, second;  // second < 0: none
   };
-  constexpr int kMost = 32767, kLeast = -32768;
+  const auto at = [&](int64_t k) { return matrix ? k * s.out_channels : k % gc * plane + k / gc; };
+  std::vector<Pair> pairs;
+  for (int64_t begin = 0; begin < depth; begin += piece)
+    for (int64_t k = begin; k < begin + piece; k += 2) pairs.push_back({at(k), k + 1 < begin + piece ? at(k + 1) : -1});
   for (int64_t m = 0; m < s.out_channels; ++m) {
-    int before = 0;
-    for (int64_t k = 0; k < depth; ++k) {
-      const int now = at(m, k), positive = std::max(before, 0) + std::max(now, 0), negative = std::min(before, 0) + std::min(now, 0);
-      if (255 * positive > kMost || 255 * negative < kLeast) return false;
-      before = now;
+    const uint8_t* column = static_cast<const uint8_t*>(w) + (matrix ? m : m * depth);
+    int most = 0, least = 0;
+    for (const Pair& p : pairs) {
+      const int x = static_cast<int8_t>(column[p.first] ^ flip), y = p.second < 0 ? 0 : static_cast<int8_t>(column[p.second] ^ flip);
+      most = std::max(most, std::max(x, 0) + std::max(y, 0));
+      least = std::min(least, std::min(x, 0) + std::min(y, 0));
     }
+    if (255 * most > std::numeric_limits<int16_t>::max() || 255 * least < std::numeric_limits<int16_t>::min()) return false;
   }
   return true;
 }
@@ -213,7 +222,7 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
   packed.type = type;
   const int64_t bytes = tile_element_bytes(type);
   packed.piece = piece_of(isa, s, bytes);
-  packed.pieces = packed.piece == Piece::kAll ? 1 : packed.piece == Piece::kKernelRow ? s.kernel_h : s.kernel_h * s.kernel_w;
+  packed.pieces = pieces_of(packed.piece, s);
   packed.piece_groups = ceil_div(s.depth() / packed.pieces * bytes, kGroupBytes);
   packed.panels = ceil_div(s.group_out(), kPanelColumns);
   packed.groups = round_up(packed.pieces * packed.piece_groups, isa.group_step);

@@ -271,9 +271,10 @@ KernelDef tile_kernel(const char* name, ShapeOf shape_of) {
   k.decline = [shape_of](const KernelQuery& q) {
     std::string why = needs_constants(q);
     if (why.empty()) why = needs_symmetric_weights(q);
-    if (!why.empty() || !kernels::tile_isa(kernels::TileType::kU8S8, q.isa)->saturates) return why;
+    const kernels::TileIsa& isa = *kernels::tile_isa(kernels::TileType::kU8S8, q.isa);
+    if (!why.empty() || !isa.saturates) return why;
     const auto given = q.in(1).dtype == DType::kI8 ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted;
-    return ops::require(kernels::pairs_fit(shape_of(q), is_matrix(q.node), q.constant(1)->transient().raw(), given), "pairs of products do not fit 16 bits");
+    return ops::require(kernels::pairs_fit(isa, shape_of(q), is_matrix(q.node), q.constant(1)->transient().raw(), given), "pairs of products do not fit 16 bits");
   };
   k.create = [shape_of](const KernelQuery& q) -> std::unique_ptr<Kernel> {
     auto p = prepare(q, shape_of(q));

@@ -237,13 +237,16 @@ TEST_P(PackedProduct, EqualsDirectSums) {
 }
 
 TEST(PackedProduct, PairsThatFit) {
+  const TileIsa& isa = avx2_tile_u8s8();
   const NhwcConv s = matmul_shape(1, 4, 2);
   const int8_t fits[] = {64, -128, 64, 0, 0, 127, -127, -127}, not_within[] = {64, 0, 65, 0, 0, 0, 0, 0}, less[] = {-64, 0, -65, 0, 0, 0, 0, 0};
-  EXPECT_TRUE(pairs_fit(s, true, fits, WeightType::kS8));
-  EXPECT_FALSE(pairs_fit(s, true, not_within, WeightType::kS8));
-  EXPECT_FALSE(pairs_fit(s, true, less, WeightType::kS8));
+  EXPECT_TRUE(pairs_fit(isa, s, true, fits, WeightType::kS8));
+  EXPECT_FALSE(pairs_fit(isa, s, true, not_within, WeightType::kS8));
+  EXPECT_FALSE(pairs_fit(isa, s, true, less, WeightType::kS8));
   const uint8_t shifted[] = {192, 0, 192, 128, 128, 255, 1, 1};  // the first, plus 128
-  EXPECT_TRUE(pairs_fit(s, true, shifted, WeightType::kU8Shifted));
+  EXPECT_TRUE(pairs_fit(isa, s, true, shifted, WeightType::kU8Shifted));
+  const int8_t across[] = {0, 0, 127, 0, 127, 0, 0, 0};  // the neighbours are of different pairs
+  EXPECT_TRUE(pairs_fit(isa, s, true, across, WeightType::kS8));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, PackedProduct, testing::ValuesIn(kinds()), [](const auto& info) { return std::string(info.param.name); });
