@@ -18,7 +18,9 @@ inline int64_t depthwise_panels(const NhwcConv& s) { return (s.channels + kDepth
 // From [C, 1, KH, KW] into depthwise_panels() * KH * KW * 16 floats.
 void pack_depthwise(const NhwcConv& s, const float* w, float* packed);
 
-// Call only where the CPU has AVX-512. finish: f32; y is [N, OH, OW, C], the addend may be y itself.
-void depthwise_avx512(const NhwcConv& s, const float* x, const float* packed, const Finish& finish);
+// finish: f32; y is [N, OH, OW, C], the addend may be y itself.
+using DepthwiseFn = void(const NhwcConv& s, const float* x, const float* packed, const Finish& finish);
+DepthwiseFn depthwise_avx2;
+DepthwiseFn depthwise_avx512;  // call only where the CPU has AVX-512
 
 }  // namespace ds::kernels

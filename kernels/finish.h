@@ -20,6 +20,11 @@ struct Finish {
   bool y_bf16 = false, addend_bf16 = false;
 };
 
+// The activations that need no exponential: small enough to stand in any loop.
+constexpr bool is_simple(Activation a) {
+  return a == Activation::kNone || a == Activation::kRelu || a == Activation::kClip || a == Activation::kHardSwish;
+}
+
 // The block at (row, column) of y.
 using FinishFn = void(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);
 FinishFn finish_avx2;

@@ -22,5 +22,17 @@ inline F8 activate(F8 x, const Epilogue& e) {
   else return x;
 }
 
+// For simple activations, whichever the epilogue has.
+inline F8 activated(F8 v, const Epilogue& e) {
+  switch (e.activation) {
+    case Activation::kRelu: v = activate<Activation::kRelu>(v, e); break;
+    case Activation::kClip: v = activate<Activation::kClip>(v, e); break;
+    case Activation::kHardSwish: v = activate<Activation::kHardSwish>(v, e); break;
+    default: break;
+  }
+  const bool affine = e.scale != 1.0f || e.shift != 0.0f;
+  return affine ? fma(v, all(e.scale), all(e.shift)) : v;
+}
+
 }  // namespace
 }  // namespace ds::kernels

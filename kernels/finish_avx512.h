@@ -7,11 +7,6 @@
 namespace ds::kernels {
 namespace {
 
-// The activations that need no exponential: small enough to stand in any loop.
-inline bool is_simple(Activation a) {
-  return a == Activation::kNone || a == Activation::kRelu || a == Activation::kClip || a == Activation::kHardSwish;
-}
-
 inline F16 scaled(F16 v, const Epilogue& e) {
   const bool affine = e.scale != 1.0f || e.shift != 0.0f;
   return affine ? fma(v, all16(e.scale), all16(e.shift)) : v;

@@ -291,14 +291,15 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
         const int64_t end = std::min(w.panels, (part + 1) * c.panels);
         for (int64_t p = part * c.panels; p < end; p += kPanelsAtOnce) {
           const int64_t panels = std::min(kPanelsAtOnce, end - p);
+          const int64_t column = p * kPanelColumns, columns = std::min(panels * kPanelColumns, s.group_out() - column);
           const std::byte* b = w.panel(group, p);
           if (isa.taps == nullptr)
             multiply_rows(isa, {rows, panels, 0, in_place ? given + row * pixel_bytes + group * group_bytes : gathered,
                                 in_place ? pixel_bytes : c.gather_stride, b, w.panel_bytes(), false, sums, kSumColumns}, w.groups);
           else
             multiply_pieces(isa, {rows, panels, w.pieces, w.piece_groups, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns,
-                                  p + panels < end ? w.panel(group, p + panels) : nullptr}, w.pieces);
-          const int64_t column = p * kPanelColumns, columns = std::min(panels * kPanelColumns, s.group_out() - column);
+                                  p + panels < end ? w.panel(group, p + panels) : nullptr,
+                                  columns <= (panels - 1) * kPanelColumns + kPanelColumns / 2}, w.pieces);
           sink.take(row, rows, group * s.group_out() + column, columns, sums, kSumColumns);
         }
       }

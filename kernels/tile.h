@@ -53,6 +53,8 @@ struct TileTaps {
   int64_t c_stride = 0;
   // Weights that will be wanted next, as many and as far apart as b's: a hint to fetch them.
   const std::byte* next_b = nullptr;
+  // Of the last panel only the first half of the columns are wanted; c may hold anything in the others.
+  bool half = false;
 };
 
 struct TileIsa {

@@ -1,5 +1,5 @@
 // AVX2 tiles: up to 6 rows by 1 panel in 12 accumulators of 8 columns, two registers of weights, one broadcast group
-// and one temporary: all 16 registers. Two panels are taken one after the other.
+// and one temporary: all 16 registers. Two panels are taken one after the other. Of half a panel 12 rows fit.
 //
 // 8 bits: vpmaddubsw adds pairs of products in 16 bits and saturates, vpmaddwd adds the pairs: exact for weights whose
 // neighbours in depth keep 255 (|w0| + |w1|) within 16 bits (TileIsa::saturates). CPUs with AVX-VNNI have vpdpbusd, which
@@ -14,7 +14,7 @@
 namespace ds::kernels {
 namespace {
 
-constexpr int kMaxRows = 6;
+constexpr int kMaxRows = 6, kMaxHalfRows = 12;
 constexpr int64_t kUnroll = 4, kLinesAhead = 2;  // groups; lines of the next weights fetched in their time
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill.
@@ -26,6 +26,13 @@ struct F32 {
         "vfmadd231ps %[b1], %[x], %[c1]"
         : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x)
         : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1));
+  }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i& c0) {
+    __m256i x;
+    asm("vbroadcastss %[group], %[x]\n\t"
+        "vfmadd231ps %[b0], %[x], %[c0]"
+        : [c0] "+x"(c0), [x] "=&x"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0));
   }
 };
 
@@ -42,6 +49,15 @@ struct Saturating {
         : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x), [product] "=&x"(product)
         : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1), [ones] "m"(kOnes));
   }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i& c0) {
+    __m256i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "vpmaddubsw %[b0], %[x], %[x]\n\t"
+        "vpmaddwd %[ones], %[x], %[x]\n\t"
+        "vpaddd %[x], %[c0], %[c0]"
+        : [c0] "+x"(c0), [x] "=&x"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [ones] "m"(kOnes));
+  }
   alignas(32) static constexpr int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 };
 
@@ -54,25 +70,46 @@ struct Vnni {
         : [c0] "+x"(c0), [c1] "+x"(c1), [x] "=&x"(x)
         : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0), [b1] "x"(b1));
   }
+  static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i& c0) {
+    __m256i x;
+    asm("vpbroadcastd %[group], %[x]\n\t"
+        "%{vex%} vpdpbusd %[b0], %[x], %[c0]"
+        : [c0] "+x"(c0), [x] "=&x"(x)
+        : [group] "m"(*reinterpret_cast<const int32_t(*)[1]>(group)), [b0] "x"(b0));
+  }
 };
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
+// One group of all rows; kHalves: of the panel's columns.
+template <typename Product, int kRows, int kHalves>
+__attribute__((always_inline)) inline void multiply(const std::byte* const (&row)[kRows], int64_t g, const std::byte* b, __m256i (&sum)[kRows][kHalves]) {
+  const __m256i b0 = load(b);
+  if constexpr (kHalves == 2) {
+    const __m256i b1 = load(b + kPanelRowBytes / 2);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, b1, sum[r][0], sum[r][1]);
+  } else {
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, sum[r][0]);
+  }
+}
+
 // Meanwhile the rows after these are fetched, from the pointers behind theirs, and two lines of `next` every `period`
 // rounds of four groups (0: none), so that memory is kept busy and not flooded.
-template <typename Product, int kRows>
+template <typename Product, int kRows, int kHalves>
 void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t period) {
   int64_t wait = period;
-  __m256i sum[kRows][2];
-#pragma GCC unroll 6
+  __m256i sum[kRows][kHalves];
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-    sum[r][0] = t.accumulate ? load(c + r * t.c_stride) : _mm256_setzero_si256();
-    sum[r][1] = t.accumulate ? load(c + r * t.c_stride + 8) : _mm256_setzero_si256();
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) sum[r][h] = t.accumulate ? load(c + r * t.c_stride + 8 * h) : _mm256_setzero_si256();
   }
   for (int64_t tap = 0; tap < t.taps; ++tap, a += t.a_step) {
     const std::byte* row[kRows];
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) row[r] = a[r] + t.a_offset;
     const int64_t bytes = t.groups * kGroupBytes, lines = (bytes + 63) / 64;
     const std::byte* const* soon = a + kRows;
@@ -92,51 +129,48 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
         wait = period;
       }
 #pragma GCC unroll 4
-      for (int64_t u = 0; u < kUnroll; ++u) {
-        const __m256i b0 = load(b + u * kPanelRowBytes), b1 = load(b + u * kPanelRowBytes + 32);
-#pragma GCC unroll 6
-        for (int r = 0; r < kRows; ++r) Product::row(row[r] + g + u * kGroupBytes, b0, b1, sum[r][0], sum[r][1]);
-      }
+      for (int64_t u = 0; u < kUnroll; ++u) multiply<Product>(row, g + u * kGroupBytes, b + u * kPanelRowBytes, sum);
     }
-    for (; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
-      const __m256i b0 = load(b), b1 = load(b + 32);
-#pragma GCC unroll 6
-      for (int r = 0; r < kRows; ++r) Product::row(row[r] + g, b0, b1, sum[r][0], sum[r][1]);
-    }
+    for (; g < bytes; g += kGroupBytes, b += kPanelRowBytes) multiply<Product>(row, g, b, sum);
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-    store(c + r * t.c_stride, sum[r][0]);
-    store(c + r * t.c_stride + 8, sum[r][1]);
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) store(c + r * t.c_stride + 8 * h, sum[r][h]);
   }
 }
 
 using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
 
-template <typename Product, int... kRows>
+template <typename Product, int kHalves, int... kRows>
 TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
-  static constexpr TileFn kTable[] = {tile<Product, kRows + 1>...};
+  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kHalves>...};
   return kTable[rows - 1];
 }
 
-// `rows_at(r, n)` gives the pointers of rows r to r + n.
+// One panel, kMax rows at most at a time, shared out evenly. `rows_at(r, n)` gives the pointers of rows r to r + n.
+template <typename Product, int kHalves, int kMax, typename RowsAt>
+void sweep_panel(const TileTaps& t, int64_t p, RowsAt rows_at) {
+  const int64_t parts = (t.rows + kMax - 1) / kMax;
+  int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
+  // Every tile fetches its share of the next panel.
+  const std::byte* next = t.next_b != nullptr ? t.next_b + p * t.b_stride : nullptr;
+  const int64_t lines = next != nullptr ? t.taps * t.groups : 0;
+  const int64_t period = lines > 0 ? std::max<int64_t>(1, parts * kLinesAhead / kUnroll) : 0;
+  for (int64_t i = 0, r = 0; i < parts; ++i) {
+    const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
+    constexpr std::make_integer_sequence<int, kMax> kAll;
+    const TileFn fn = tile_of<Product, kHalves>(rows, kAll);
+    fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, next + lines * i / parts * kPanelRowBytes, period);
+    r += rows;
+  }
+}
+
 template <typename Product, typename RowsAt>
 void sweep(const TileTaps& t, RowsAt rows_at) {
   if (t.rows <= 0) return;
-  const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;  // rows are shared out evenly
-  for (int64_t p = 0; p < t.panels; ++p) {
-    int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
-    // Every tile fetches its share of the next panel.
-    const std::byte* next = t.next_b != nullptr ? t.next_b + p * t.b_stride : nullptr;
-    const int64_t lines = next != nullptr ? t.taps * t.groups : 0;
-    const int64_t period = lines > 0 ? std::max<int64_t>(1, parts * kLinesAhead / kUnroll) : 0;
-    for (int64_t i = 0, r = 0; i < parts; ++i) {
-      const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
-      constexpr std::make_integer_sequence<int, kMaxRows> kAll;
-      tile_of<Product>(rows, kAll)(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, next + lines * i / parts * kPanelRowBytes, period);
-      r += rows;
-    }
-  }
+  for (int64_t p = 0; p < t.panels; ++p)
+    t.half && p + 1 == t.panels ? sweep_panel<Product, 1, kMaxHalfRows>(t, p, rows_at) : sweep_panel<Product, 2, kMaxRows>(t, p, rows_at);
 }
 
 template <typename Product>
@@ -146,7 +180,7 @@ void taps(const TileTaps& t) {
 
 template <typename Product>
 void block(const TileBlock& k) {
-  const std::byte* rows_here[kMaxRows + kTapsBeyond] = {};
+  const std::byte* rows_here[kMaxHalfRows + kTapsBeyond] = {};
   const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
   sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
     for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;

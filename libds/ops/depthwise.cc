@@ -11,7 +11,8 @@ namespace {
 // Inputs x, w, bias?, addend?.
 class DepthwiseKernel final : public Kernel {
  public:
-  explicit DepthwiseKernel(const KernelQuery& q) : shape_(nhwc_of(conv_forward_shape(q))), epilogue_(epilogue_of(q.node)) {
+  DepthwiseKernel(const KernelQuery& q, kernels::DepthwiseFn* function)
+      : function_(function), shape_(nhwc_of(conv_forward_shape(q))), epilogue_(epilogue_of(q.node)) {
     packed_ = Tensor::empty(DType::kF32, {kernels::depthwise_panels(shape_), shape_.kernel_h * shape_.kernel_w, kernels::kDepthwisePanel});
     if (!q.for_sizes) kernels::pack_depthwise(shape_, q.constant(1)->transient().data<float>(), packed_.mutable_data<float>());
   }
@@ -24,21 +25,20 @@ class DepthwiseKernel final : public Kernel {
     finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
     finish.y = c.output(0).mutable_raw();
     finish.channels = shape_.channels;
-    kernels::depthwise_avx512(shape_, c.input(0).data<float>(), packed_.data<float>(), finish);
+    function_(shape_, c.input(0).data<float>(), packed_.data<float>(), finish);
   }
 
  private:
+  kernels::DepthwiseFn* function_;
   kernels::NhwcConv shape_;
   kernels::Epilogue epilogue_;
   Tensor packed_;
 };
 
-}  // namespace
-
-KernelDef depthwise_conv() {
+KernelDef kernel(const char* name, Isa isa, kernels::DepthwiseFn* function) {
   KernelDef k;
-  k.name = "avx512/depthwise";
-  k.isa = Isa::kAvx512;
+  k.name = name;
+  k.isa = isa;
   k.decline = [](const KernelQuery& q) -> std::string {
     const int64_t groups = q.node.attr_int("group", 1);
     if (groups != q.in(0).dim(1) || groups != q.out(0).dim(1)) return "channels share filters";
@@ -50,12 +50,17 @@ KernelDef depthwise_conv() {
     return {};
   };
   k.in_place = {{3, 0}};
-  k.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<DepthwiseKernel>(q); };
+  k.create = [function](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<DepthwiseKernel>(q, function); };
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     inputs[0] = outputs[0] = Layout::kChannelsLast;
     if (q.in(3).defined()) inputs[3] = Layout::kChannelsLast;
   };
   return k;
 }
+
+}  // namespace
+
+KernelDef depthwise_conv_avx512() { return kernel("avx512/depthwise", Isa::kAvx512, kernels::depthwise_avx512); }
+KernelDef depthwise_conv_avx2() { return kernel("avx2/depthwise", Isa::kAvx2, kernels::depthwise_avx2); }
 
 }  // namespace ds::ops

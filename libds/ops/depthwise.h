@@ -6,6 +6,7 @@
 namespace ds::ops {
 
 // Conv and FusedConv of one or two spatial axes, f32, with constant weights and group = channels = output channels.
-KernelDef depthwise_conv();
+KernelDef depthwise_conv_avx512();
+KernelDef depthwise_conv_avx2();
 
 }  // namespace ds::ops

@@ -134,7 +134,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
   conv.widens_halves = true;
-  conv.kernels = {ops::depthwise_conv(), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  conv.kernels = {ops::depthwise_conv_avx512(), ops::depthwise_conv_avx2(), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 
   OpDef order;

@@ -223,7 +223,7 @@ KernelDef tile_conv() {
 KernelDef tile_conv_transpose() {
   KernelDef k;
   k.name = "tile/conv_transpose";
-  k.isa = Isa::kAvx512;
+  k.isa = Isa::kAvx2;
   k.decline = [](const KernelQuery& q) -> std::string {
     if (q.in(0).dtype != DType::kF32) return "not f32";
     if (q.constant(1) == nullptr) return "weights are not constant";

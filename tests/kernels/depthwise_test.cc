@@ -1,4 +1,4 @@
-// Depthwise convolution and the epilogue of products on AVX-512 against the portable kernels in f64; interleaving.
+// Depthwise convolution on AVX2 and AVX-512 and the epilogue of products on AVX-512 against the portable kernels in f64; interleaving.
 #include "kernels/depthwise.h"
 
 #include <gtest/gtest.h>
@@ -69,7 +69,15 @@ std::vector<To> turned(const std::vector<From>& from, int64_t batch, int64_t a, 
   return to;
 }
 
-void check(const Case& c, const Epilogue& epilogue, bool with_bias, bool with_addend, bool in_place) {
+// Those that this CPU has.
+std::vector<DepthwiseFn*> functions() {
+  std::vector<DepthwiseFn*> all;
+  if (cpu_isa() >= Isa::kAvx2) all.push_back(depthwise_avx2);
+  if (cpu_isa() >= Isa::kAvx512) all.push_back(depthwise_avx512);
+  return all;
+}
+
+void check(DepthwiseFn* depthwise, const Case& c, const Epilogue& epilogue, bool with_bias, bool with_addend, bool in_place) {
   const NhwcConv s = geometry(c);
   const auto size = [](int64_t n) { return static_cast<size_t>(n); };
   const int64_t in = s.batch * s.height * s.width * s.channels, out = s.pixels() * s.channels, taps = s.kernel_h * s.kernel_w;
@@ -105,7 +113,7 @@ void check(const Case& c, const Epilogue& epilogue, bool with_bias, bool with_ad
   finish.addend = !with_addend ? nullptr : in_place ? y.data() + 1 : addend.data();
   finish.y = y.data() + 1;
   finish.channels = s.channels;
-  depthwise_avx512(s, x.data(), packed.data(), finish);
+  depthwise(s, x.data(), packed.data(), finish);
   EXPECT_EQ(y.front(), 77.0f);
   EXPECT_EQ(y.back(), 77.0f);
   for (size_t i = 0; i < size(out); ++i)
@@ -120,22 +128,24 @@ constexpr Case kCases[] = {
     {1, 130, 6, 31, 3, 5, 1, 2, 2, 4}, {1, 48, 10, 10, 2, 2, 3, 1, 1, 1}, {1, 15, 4, 100, 1, 1, 1, 1, 0, 0},   {1, 20, 3, 5, 3, 3, 2, 3, 6, 6},    {1, 150, 4, 90, 5, 5, 1, 1, 2, 2}};  // the last: channels in chunks
 
 TEST(Depthwise, AgreesWithDouble) {
-  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "needs AVX-512";
-  for (const Case& c : kCases) {
-    check(c, {}, false, false, false);
-    check(c, {Activation::kHardSwish}, true, true, false);
-    check(c, {Activation::kSigmoid}, true, true, true);
-    check(c, {Activation::kRelu}, false, true, true);
-  }
+  if (functions().empty()) GTEST_SKIP() << "needs AVX2";
+  for (DepthwiseFn* f : functions())
+    for (const Case& c : kCases) {
+      check(f, c, {}, false, false, false);
+      check(f, c, {Activation::kHardSwish}, true, true, false);
+      check(f, c, {Activation::kSigmoid}, true, true, true);
+      check(f, c, {Activation::kRelu}, false, true, true);
+    }
 }
 
 TEST(Depthwise, EveryEpilogue) {
-  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "needs AVX-512";
-  for (const Epilogue& e : epilogues()) check(kCases[3], e, true, false, false);
+  if (functions().empty()) GTEST_SKIP() << "needs AVX2";
+  for (DepthwiseFn* f : functions())
+    for (const Epilogue& e : epilogues()) check(f, kCases[3], e, true, false, false);
 }
 
 TEST(Depthwise, NanPasses) {
-  if (cpu_isa() < Isa::kAvx512) GTEST_SKIP() << "needs AVX-512";
+  if (functions().empty()) GTEST_SKIP() << "needs AVX2";
   const NhwcConv s = geometry({1, 16, 1, 4, 1, 1, 1, 1, 0, 0});
   std::vector<float> x(64, 1.0f), w(16, 1.0f), packed(16), y(64);
   x[20] = std::numeric_limits<float>::quiet_NaN();
@@ -145,8 +155,10 @@ TEST(Depthwise, NanPasses) {
     finish.epilogue = {a, -1, 1};
     finish.y = y.data();
     finish.channels = 16;
-    depthwise_avx512(s, x.data(), packed.data(), finish);
-    for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i == 20) << i;
+    for (DepthwiseFn* f : functions()) {
+      f(s, x.data(), packed.data(), finish);
+      for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i == 20) << i;
+    }
   }
 }
 
