@@ -3,6 +3,7 @@
 // Legend: x [N, C, in...], y [N, C, out...]. The global forms are pools whose window is the plane.
 #include "kernels/pool.h"
 
+#include "kernels/nhwc_pool.h"
 #include "libds/ops/onednn_kernel.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
@@ -231,6 +232,33 @@ KernelDef onednn_average_pool() {
   return k;
 }
 
+// Pools between convolutions that keep channels last.
+KernelDef nhwc_pool(const char* name, Isa isa, kernels::NhwcPoolFn* function) {
+  KernelDef k;
+  k.name = name;
+  k.isa = isa;
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (q.in(0).dtype != DType::kF32) return "not f32";
+    if (q.in(0).rank() > 4) return "three spatial axes";
+    if (q.out(1).defined()) return "indices wanted";
+    if (q.in(0).layout != Layout::kChannelsLast || q.out(0).layout != Layout::kChannelsLast) return "channels are not last";
+    return {};
+  };
+  k.create = [function](const KernelQuery& q) {
+    using kernels::NhwcPooling;
+    const bool max = q.node.op == "MaxPool" || q.node.op == "GlobalMaxPool";
+    const NhwcPooling pooling = max ? NhwcPooling::kMax : counts_pad(q.node) ? NhwcPooling::kAverageWithPadding : NhwcPooling::kAverage;
+    return make_kernel([s = pool_shape(q.node, q.in(0).shape, q.out(0).shape), pooling, function](const KernelContext& c) {
+      function(s, pooling, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+    });
+  };
+  k.preferred_layouts = follow_input;
+  return k;
+}
+
+KernelDef pool_avx512() { return nhwc_pool("avx512/pool", Isa::kAvx512, kernels::nhwc_pool_avx512); }
+KernelDef pool_avx2() { return nhwc_pool("avx2/pool", Isa::kAvx2, kernels::nhwc_pool_avx2); }
+
 Cost pool_cost(const KernelQuery& q) {
   const PoolShape s = pool_shape(q.node, q.in(0).shape, q.out(0).shape);
   return {checked_mul(s.planes() * s.out_plane(), s.kernel_size()), ops::operand_bytes(q)};
@@ -314,12 +342,12 @@ void register_pool_gradients(OpRegistry& registry) {
 }  // namespace
 
 void register_pool_ops(OpRegistry& registry) {
-  OpDef max = pool_def("MaxPool", infer_pool, grad_max_pool, {onednn_max_pool(), max_pool_kernel()});
+  OpDef max = pool_def("MaxPool", infer_pool, grad_max_pool, {pool_avx512(), pool_avx2(), onednn_max_pool(), max_pool_kernel()});
   max.max_outputs = 2;
   registry.add(std::move(max));
-  registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
-  registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, {onednn_max_pool(), max_pool_kernel()}));
-  registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, {onednn_average_pool(), average_pool_kernel()}));
+  registry.add(pool_def("AveragePool", infer_pool, grad_average_pool, {pool_avx512(), pool_avx2(), onednn_average_pool(), average_pool_kernel()}));
+  registry.add(pool_def("GlobalMaxPool", infer_global_pool, grad_max_pool, {pool_avx512(), pool_avx2(), onednn_max_pool(), max_pool_kernel()}));
+  registry.add(pool_def("GlobalAveragePool", infer_global_pool, grad_average_pool, {pool_avx512(), pool_avx2(), onednn_average_pool(), average_pool_kernel()}));
   registry.add(pool_def("LpPool", infer_pool, grad_lp_pool, {lp_pool_kernel()}));
   registry.add(pool_def("GlobalLpPool", infer_global_pool, grad_lp_pool, {lp_pool_kernel()}));
   register_pool_gradients(registry);
