@@ -225,6 +225,7 @@ void multiply_rows(const TileIsa& isa, TileBlock t, int64_t groups) {
 void multiply_pieces(const TileIsa& isa, TileTaps t, int64_t pieces) {
   const auto* a = t.a;
   const std::byte *b = t.b, *next = t.next_b;
+  const TileFinish* finish = t.finish;
   const int64_t groups = t.groups, together = std::clamp<int64_t>(kDepthGroups / groups, 1, pieces);
   const int64_t step = ceil_div(groups, ceil_div(groups, kDepthGroups));
   for (int64_t piece = 0; piece < pieces; piece += together) {
@@ -237,9 +238,20 @@ void multiply_pieces(const TileIsa& isa, TileTaps t, int64_t pieces) {
       t.accumulate = piece > 0 || g > 0;
       const bool last = piece + together >= pieces && g + step >= groups;
       t.next_b = last ? next : t.b + t.taps * t.groups * kPanelRowBytes;
+      t.finish = last ? finish : nullptr;
       isa.taps(t);
     }
   }
+}
+
+// `all` is of all of y.
+TileFinish finish_at(TileFinish all, int64_t row, int64_t column, int64_t columns) {
+  const int64_t at = row * all.stride + column;
+  all.y += at;
+  if (all.addend != nullptr) all.addend += at;
+  if (all.bias != nullptr) all.bias += column;
+  all.columns = columns;
+  return all;
 }
 
 }  // namespace
@@ -266,6 +278,7 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
   // Tiles that want whole rows find them in x itself when it is one row after the other, in their form. Rows a multiple of
   // 4 KiB apart would share a few sets of the cache.
   const bool whole = loader.copies() && s.pointwise() && group_bytes == w.groups * kGroupBytes && pixel_bytes % 4096 != 0;
+  const TileFinish* const in_tiles = isa.finishes ? sink.in_tiles() : nullptr;
   // One range per thread, numbered, so that each knows its scratch.
   parallel_for(ranges, 1, [&](int64_t first_range, int64_t last_range) {
     for (int64_t range = first_range; range < last_range; ++range) {
@@ -292,15 +305,31 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
         for (int64_t p = part * c.panels; p < end; p += kPanelsAtOnce) {
           const int64_t panels = std::min(kPanelsAtOnce, end - p);
           const int64_t column = p * kPanelColumns, columns = std::min(panels * kPanelColumns, s.group_out() - column);
+          const int64_t channel = group * s.group_out() + column;
           const std::byte* b = w.panel(group, p);
-          if (isa.taps == nullptr)
+          if (isa.taps == nullptr) {
             multiply_rows(isa, {rows, panels, 0, in_place ? given + row * pixel_bytes + group * group_bytes : gathered,
                                 in_place ? pixel_bytes : c.gather_stride, b, w.panel_bytes(), false, sums, kSumColumns}, w.groups);
-          else
-            multiply_pieces(isa, {rows, panels, w.pieces, w.piece_groups, pointers, rows, 0, b, w.panel_bytes(), false, sums, kSumColumns,
-                                  p + panels < end ? w.panel(group, p + panels) : nullptr,
-                                  columns <= (panels - 1) * kPanelColumns + kPanelColumns / 2}, w.pieces);
-          sink.take(row, rows, group * s.group_out() + column, columns, sums, kSumColumns);
+          } else {
+            TileFinish finish;
+            if (in_tiles != nullptr) finish = finish_at(*in_tiles, row, channel, columns);
+            TileTaps t;
+            t.rows = rows;
+            t.panels = panels;
+            t.groups = w.piece_groups;
+            t.a = pointers;
+            t.a_step = rows;
+            t.b = b;
+            t.b_stride = w.panel_bytes();
+            t.c = sums;
+            t.c_stride = kSumColumns;
+            t.next_b = p + panels < end ? w.panel(group, p + panels) : nullptr;
+            t.half = columns <= (panels - 1) * kPanelColumns + kPanelColumns / 2;
+            t.finish = in_tiles != nullptr ? &finish : nullptr;
+            multiply_pieces(isa, t, w.pieces);
+            if (in_tiles != nullptr) continue;
+          }
+          sink.take(row, rows, channel, columns, sums, kSumColumns);
         }
       }
     }

@@ -91,6 +91,8 @@ class ProductSink {
  public:
   virtual ~ProductSink() = default;
   virtual void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const = 0;
+  // What tiles shall do instead of take(), those that can: of all of y (`columns` does not matter); null: nothing.
+  virtual const TileFinish* in_tiles() const { return nullptr; }
 };
 
 size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, ActivationType x, int threads);

@@ -40,6 +40,20 @@ struct TileBlock {
   int64_t c_stride = 0;
 };
 
+// What becomes of finished f32 sums while they are in registers: y = scale * activation(sum + bias + addend) + shift, where
+// activation(v) is v limited to [low, high], or v * (v / 6 + 0.5 limited to [0, 1]) with hard_swish. NaN passes. The order
+// of operations is that of kernels/finish.h, so results are the same bit for bit; a neutral shift is -0.0.
+struct TileFinish {
+  // Of the block's first row and column. Null: none, but for y.
+  const float* bias = nullptr;
+  const float* addend = nullptr;  // may be y
+  float* y = nullptr;
+  int64_t stride = 0;   // of y and addend, elements from row to row
+  int64_t columns = 0;  // of the block, that exist in y
+  float low = 0, high = 0, scale = 1, shift = -0.0f;
+  bool hard_swish = false;
+};
+
 // The same with a left operand that lies in pieces (taps of a convolution): piece t of row r is `groups` groups at
 // a[t * a_step + r] + a_offset. In b the pieces follow one another.
 struct TileTaps {
@@ -55,6 +69,8 @@ struct TileTaps {
   const std::byte* next_b = nullptr;
   // Of the last panel only the first half of the columns are wanted; c may hold anything in the others.
   bool half = false;
+  // Where the isa `finishes`: the sums go through this instead of to c.
+  const TileFinish* finish = nullptr;
 };
 
 struct TileIsa {
@@ -72,6 +88,7 @@ struct TileIsa {
   // 8 bits: sums of two neighbours in depth saturate at 16 bits. Exact only for weights that keep within them
   // (pairs_fit).
   bool saturates = false;
+  bool finishes = false;  // takes TileTaps::finish
 };
 
 // The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX.

@@ -19,6 +19,7 @@ constexpr int64_t kUnroll = 4, kLinesAhead = 2;  // groups; lines of the next we
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill.
 struct F32 {
+  static constexpr bool kFinishes = true;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
     __m256i x;
     asm("vbroadcastss %[group], %[x]\n\t"
@@ -37,6 +38,7 @@ struct F32 {
 };
 
 struct Saturating {
+  static constexpr bool kFinishes = false;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
     __m256i x, product;
     asm("vpbroadcastd %[group], %[x]\n\t"
@@ -62,6 +64,7 @@ struct Saturating {
 };
 
 struct Vnni {
+  static constexpr bool kFinishes = false;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m256i b0, __m256i b1, __m256i& c0, __m256i& c1) {
     __m256i x;
     asm("vpbroadcastd %[group], %[x]\n\t"
@@ -96,10 +99,45 @@ __attribute__((always_inline)) inline void multiply(const std::byte* const (&row
   }
 }
 
+// See TileFinish. row, column: in the block.
+template <int kRows, int kHalves>
+__attribute__((always_inline)) inline void finish_tile(const TileFinish& f, int64_t row, int64_t column, const __m256i (&sum)[kRows][kHalves]) {
+#pragma GCC unroll 2
+  for (int h = 0; h < kHalves; ++h, column += 8) {
+    const int64_t left = f.columns - column;
+    if (left <= 0) return;
+    const __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(left)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const bool whole = left >= 8;
+    int64_t at = row * f.stride + column;
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r, at += f.stride) {
+      __m256 v = _mm256_castsi256_ps(sum[r][h]);
+      if (f.bias != nullptr) v = _mm256_add_ps(v, _mm256_maskload_ps(f.bias + column, lanes));
+      if (f.addend != nullptr) v = _mm256_add_ps(v, whole ? _mm256_loadu_ps(f.addend + at) : _mm256_maskload_ps(f.addend + at, lanes));
+      if (f.hard_swish) {
+        const __m256 gate = _mm256_fmadd_ps(v, _mm256_set1_ps(1.0f / 6), _mm256_set1_ps(0.5f));
+        v = _mm256_mul_ps(v, _mm256_min_ps(_mm256_set1_ps(1.0f), _mm256_max_ps(_mm256_setzero_ps(), gate)));
+      } else {
+        v = _mm256_min_ps(_mm256_broadcast_ss(&f.high), _mm256_max_ps(_mm256_broadcast_ss(&f.low), v));
+      }
+      v = _mm256_fmadd_ps(v, _mm256_broadcast_ss(&f.scale), _mm256_broadcast_ss(&f.shift));
+      if (whole) _mm256_storeu_ps(f.y + at, v);
+      else _mm256_maskstore_ps(f.y + at, lanes, v);
+    }
+  }
+}
+
+// What a tile takes of a sweep.
+struct Place {
+  int64_t row, panel;
+};
+
 // Meanwhile the rows after these are fetched, from the pointers behind theirs, and two lines of `next` every `period`
 // rounds of four groups (0: none), so that memory is kept busy and not flooded.
 template <typename Product, int kRows, int kHalves>
-void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t period) {
+void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::byte* next, int64_t period) {
+  const std::byte* b = t.b + place.panel * t.b_stride;
+  int32_t* c = static_cast<int32_t*>(t.c) + place.row * t.c_stride + place.panel * kPanelColumns;
   int64_t wait = period;
   __m256i sum[kRows][kHalves];
 #pragma GCC unroll 12
@@ -133,6 +171,8 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
     }
     for (; g < bytes; g += kGroupBytes, b += kPanelRowBytes) multiply<Product>(row, g, b, sum);
   }
+  if constexpr (Product::kFinishes)
+    if (t.finish != nullptr) return finish_tile(*t.finish, place.row, place.panel * kPanelColumns, sum);
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -140,7 +180,7 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, Place, const std::byte*, int64_t);
 
 template <typename Product, int kHalves, int... kRows>
 TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
@@ -152,7 +192,6 @@ TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
 template <typename Product, int kHalves, int kMax, typename RowsAt>
 void sweep_panel(const TileTaps& t, int64_t p, RowsAt rows_at) {
   const int64_t parts = (t.rows + kMax - 1) / kMax;
-  int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
   // Every tile fetches its share of the next panel.
   const std::byte* next = t.next_b != nullptr ? t.next_b + p * t.b_stride : nullptr;
   const int64_t lines = next != nullptr ? t.taps * t.groups : 0;
@@ -161,7 +200,7 @@ void sweep_panel(const TileTaps& t, int64_t p, RowsAt rows_at) {
     const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
     constexpr std::make_integer_sequence<int, kMax> kAll;
     const TileFn fn = tile_of<Product, kHalves>(rows, kAll);
-    fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, next + lines * i / parts * kPanelRowBytes, period);
+    fn(t, rows_at(r, rows), {r, p}, next + lines * i / parts * kPanelRowBytes, period);
     r += rows;
   }
 }
@@ -191,7 +230,7 @@ void block(const TileBlock& k) {
 }  // namespace
 
 const TileIsa& avx2_tile_f32() {
-  static constexpr TileIsa isa = {"avx2", 1, 1, block<F32>, taps<F32>};
+  static constexpr TileIsa isa = {"avx2", 1, 1, block<F32>, taps<F32>, nullptr, false, true};
   return isa;
 }
 

@@ -15,6 +15,7 @@ constexpr int kMaxRows = 14;
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill the
 // accumulators.
 struct F32 {
+  static constexpr bool kFinishes = true;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
     __m512i x;
     asm("vbroadcastss %[group], %[x]\n\t"
@@ -31,6 +32,7 @@ struct F32 {
 };
 
 struct Bf16 {
+  static constexpr bool kFinishes = true;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
     __m512i x;
     asm("vpbroadcastd %[group], %[x]\n\t"
@@ -48,6 +50,7 @@ struct Bf16 {
 
 // vpdpbusd takes its unsigned operand from a register: no embedded broadcast.
 struct U8S8 {
+  static constexpr bool kFinishes = false;
   static __attribute__((always_inline)) inline void row(const std::byte* group, __m512i b0, __m512i b1, __m512i& c0, __m512i& c1) {
     __m512i x;
     asm("vpbroadcastd %[group], %[x]\n\t"
@@ -65,10 +68,43 @@ struct U8S8 {
   }
 };
 
+// See TileFinish. row, column: in the block.
+template <int kRows, int kPanels>
+__attribute__((always_inline)) inline void finish_tile(const TileFinish& f, int64_t row, int64_t column, const __m512i (&sum)[kRows][kPanels]) {
+  const __m512 low = _mm512_set1_ps(f.low), high = _mm512_set1_ps(f.high), scale = _mm512_set1_ps(f.scale), shift = _mm512_set1_ps(f.shift);
+#pragma GCC unroll 2
+  for (int p = 0; p < kPanels; ++p, column += kPanelColumns) {
+    const int64_t left = f.columns - column;
+    const auto mask = static_cast<__mmask16>(left >= kPanelColumns ? 0xffff : (1u << (left > 0 ? left : 0)) - 1);
+    const __m512 bias = f.bias != nullptr ? _mm512_maskz_loadu_ps(mask, f.bias + column) : _mm512_setzero_ps();
+    int64_t at = row * f.stride + column;
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r, at += f.stride) {
+      __m512 v = _mm512_castsi512_ps(sum[r][p]);
+      if (f.bias != nullptr) v = _mm512_add_ps(v, bias);
+      if (f.addend != nullptr) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, f.addend + at));
+      if (f.hard_swish) {
+        const __m512 gate = _mm512_fmadd_ps(v, _mm512_set1_ps(1.0f / 6), _mm512_set1_ps(0.5f));
+        v = _mm512_mul_ps(v, _mm512_min_ps(_mm512_set1_ps(1.0f), _mm512_max_ps(_mm512_setzero_ps(), gate)));
+      } else {
+        v = _mm512_min_ps(high, _mm512_max_ps(low, v));
+      }
+      _mm512_mask_storeu_ps(f.y + at, mask, _mm512_fmadd_ps(v, scale, shift));
+    }
+  }
+}
+
+// What a tile takes of a sweep.
+struct Place {
+  int64_t row, panel;
+};
+
 // kRows rows by kPanels (1 or 2) panels. Meanwhile the rows after these are fetched, from the pointers behind theirs, and
 // a line of each of the next panels every `period` groups (0: none), so that memory is kept busy and not flooded.
 template <typename Product, int kRows, int kPanels>
-void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int32_t* c, const std::byte* next, int64_t period) {
+void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::byte* next, int64_t period) {
+  const std::byte* b = t.b + place.panel * t.b_stride;
+  int32_t* c = static_cast<int32_t*>(t.c) + place.row * t.c_stride + place.panel * kPanelColumns;
   int64_t wait = period;
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
@@ -110,6 +146,8 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
       }
     }
   }
+  if constexpr (Product::kFinishes)
+    if (t.finish != nullptr) return finish_tile(*t.finish, place.row, place.panel * kPanelColumns, sum);
 #pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
@@ -117,7 +155,7 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
+using TileFn = void (*)(const TileTaps&, const std::byte* const*, Place, const std::byte*, int64_t);
 
 template <typename Product, int kPanels, int... kRows>
 TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
@@ -134,13 +172,12 @@ void sweep(const TileTaps& t, RowsAt rows_at) {
   for (int64_t p = 0; p < t.panels; p += 2) {
     const bool pair = p + 1 < t.panels;
     const int64_t lines = t.next_b != nullptr && p + 2 >= t.panels ? t.taps * t.groups : 0;
-    int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
     for (int64_t i = 0, r = 0; i < parts; ++i) {
       const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
       constexpr std::make_integer_sequence<int, kMaxRows> kAll;
       const TileFn fn = pair ? tile_of<Product, 2>(rows, kAll) : tile_of<Product, 1>(rows, kAll);
       // Every tile fetches its share of the lines.
-      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, t.next_b + lines * i / parts * kPanelRowBytes, lines > 0 ? parts : 0);
+      fn(t, rows_at(r, rows), {r, p}, t.next_b + lines * i / parts * kPanelRowBytes, lines > 0 ? parts : 0);
       r += rows;
     }
   }
@@ -178,12 +215,12 @@ void narrow(int64_t n, const float* src, uint16_t* dst) {
 }  // namespace
 
 const TileIsa& avx512_tile_f32() {
-  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>, taps<F32>};
+  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>, taps<F32>, nullptr, false, true};
   return isa;
 }
 
 const TileIsa& avx512_tile_bf16() {
-  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, taps<Bf16>, narrow};
+  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, taps<Bf16>, narrow, false, true};
   return isa;
 }
 

@@ -1,6 +1,7 @@
 #include "libds/ops/tile_product.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/finish.h"
 #include "kernels/packed_product.h"
@@ -17,14 +18,17 @@ using kernels::TileType;
 
 class FinishSink final : public kernels::ProductSink {
  public:
-  FinishSink(Isa isa, const kernels::Finish& finish) : run_(isa >= Isa::kAvx512 ? kernels::finish_avx512 : kernels::finish_avx2), finish_(finish) {}
+  FinishSink(Isa isa, const kernels::Finish& finish)
+      : run_(isa >= Isa::kAvx512 ? kernels::finish_avx512 : kernels::finish_avx2), finish_(finish), in_tiles_(kernels::tile_finish(finish)) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
     run_(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
   }
+  const kernels::TileFinish* in_tiles() const override { return in_tiles_ ? &*in_tiles_ : nullptr; }
 
  private:
   kernels::FinishFn* run_;
   const kernels::Finish& finish_;
+  std::optional<kernels::TileFinish> in_tiles_;
 };
 
 // What is multiplied in: the weights say it.

@@ -1,0 +1,25 @@
+#include "kernels/finish.h"
+
+#include <limits>
+
+namespace ds::kernels {
+
+std::optional<TileFinish> tile_finish(const Finish& f) {
+  if (!is_simple(f.epilogue.activation) || f.y_bf16 || (f.addend != nullptr && f.addend_bf16)) return std::nullopt;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  TileFinish t;
+  t.bias = f.bias;
+  t.addend = static_cast<const float*>(f.addend);
+  t.y = static_cast<float*>(f.y);
+  t.stride = f.channels;
+  t.low = f.epilogue.activation == Activation::kRelu ? 0 : f.epilogue.activation == Activation::kClip ? f.epilogue.low : -kInfinity;
+  t.high = f.epilogue.activation == Activation::kClip ? f.epilogue.high : kInfinity;
+  t.hard_swish = f.epilogue.activation == Activation::kHardSwish;
+  if (f.epilogue.scale != 1.0f || f.epilogue.shift != 0.0f) {
+    t.scale = f.epilogue.scale;
+    t.shift = f.epilogue.shift;
+  }
+  return t;
+}
+
+}  // namespace ds::kernels
