@@ -6,10 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 
 #include "kernels/epilogue.h"
-#include "kernels/tile.h"
 
 namespace ds::kernels {
 
@@ -26,9 +24,6 @@ struct Finish {
 constexpr bool is_simple(Activation a) {
   return a == Activation::kNone || a == Activation::kRelu || a == Activation::kClip || a == Activation::kHardSwish;
 }
-
-// The same as tiles do it; nothing where they cannot.
-std::optional<TileFinish> tile_finish(const Finish& f);
 
 // The block at (row, column) of y.
 using FinishFn = void(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride);

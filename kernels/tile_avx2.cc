@@ -6,7 +6,6 @@
 // does both in one step and never saturates.
 #include <immintrin.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/tile.h"
@@ -195,7 +194,7 @@ void sweep_panel(const TileTaps& t, int64_t p, RowsAt rows_at) {
   // Every tile fetches its share of the next panel.
   const std::byte* next = t.next_b != nullptr ? t.next_b + p * t.b_stride : nullptr;
   const int64_t lines = next != nullptr ? t.taps * t.groups : 0;
-  const int64_t period = lines > 0 ? std::max<int64_t>(1, parts * kLinesAhead / kUnroll) : 0;
+  const int64_t rounds = parts * kLinesAhead / kUnroll, period = lines == 0 ? 0 : rounds > 1 ? rounds : 1;
   for (int64_t i = 0, r = 0; i < parts; ++i) {
     const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
     constexpr std::make_integer_sequence<int, kMax> kAll;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/halves.h"
 #include "kernels/storage_types.h"
 #include "libds/base/parallel.h"
 #include "libds/ir/type_text.h"
@@ -234,6 +235,28 @@ KernelDef cast_kernel() {
   return k;
 }
 
+// Between f32 and 16-bit floats.
+KernelDef half_cast_kernel() {
+  KernelDef k;
+  k.name = "avx2/cast";
+  k.isa = Isa::kAvx2;
+  k.order_agnostic = true;
+  k.decline = [](const KernelQuery& q) {
+    const DType from = q.in(0).dtype, to = q.out(0).dtype;
+    return ops::require((from == DType::kF32 && is_half(to)) || (is_half(from) && to == DType::kF32), "not between f32 and a 16-bit float");
+  };
+  k.create = [](const KernelQuery&) {
+    return make_kernel([](const KernelContext& c) {
+      const Tensor &x = c.input(0), &out = c.output(0);
+      if (x.dtype() == DType::kF16) kernels::widen_avx2(x.numel(), x.data<f16>(), out.mutable_data<float>());
+      else if (x.dtype() == DType::kBF16) kernels::widen_avx2(x.numel(), x.data<bf16>(), out.mutable_data<float>());
+      else if (out.dtype() == DType::kF16) kernels::narrow_avx2(x.numel(), x.data<float>(), out.mutable_data<f16>());
+      else kernels::narrow_avx2(x.numel(), x.data<float>(), out.mutable_data<bf16>());
+    });
+  };
+  return k;
+}
+
 void set_cast_output(InferContext& c, DType to) {
   if (is_container(c.dtype(0)) || is_container(to)) c.error("conversion from {} to {} is not supported", dtype_name(c.dtype(0)), dtype_name(to));
   CastRules(c.node());  // checks the attributes
@@ -257,7 +280,7 @@ void register_cast(OpRegistry& registry) {
     set_cast_output(c, dtype_of_number(c.node().attr_int("to", 0)));
   };
   def.grad = grad_cast;
-  def.kernels = {cast_kernel()};
+  def.kernels = {half_cast_kernel(), cast_kernel()};
   registry.add(std::move(def));
 
   OpDef like;
@@ -265,7 +288,7 @@ void register_cast(OpRegistry& registry) {
   like.min_inputs = like.max_inputs = 2;
   like.infer = [](InferContext& c) { set_cast_output(c, c.dtype(1)); };
   like.grad = grad_cast;
-  like.kernels = {cast_kernel()};
+  like.kernels = {half_cast_kernel(), cast_kernel()};
   registry.add(std::move(like));
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/finish.h"
 #include "kernels/packed_product.h"
+#include "kernels/tile_finish.h"
 #include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"

@@ -15,6 +15,7 @@
 #include "libds/passes/fuse_qepilogue.h"
 #include "libds/passes/fuse_weight_only.h"
 #include "libds/passes/move_shapes.h"
+#include "libds/passes/widen_halves.h"
 
 namespace ds {
 namespace {
@@ -23,6 +24,7 @@ constexpr Pass kDeadCode = {"dead-code", "erase nodes whose results nobody uses"
 constexpr Pass kLower = {"lower", "write operators without kernels in terms of others", lower_operators};
 constexpr Pass kIdentities = {"identities", "remove nodes that return their input", remove_identities};
 constexpr Pass kFoldConstants = {"fold-constants", "compute nodes whose operands are known", fold_constants};
+constexpr Pass kWidenHalves = {"widen-halves", "16-bit floats are computed in f32 from edge to edge", widen_halves};
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
 constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in several nodes become one", fuse_activation};
 constexpr Pass kFuseNorm = {"fuse-norm", "layer and RMS normalization spelled out in several nodes become one", fuse_norm};
@@ -54,6 +56,7 @@ const std::vector<Pipeline>& pipelines() {
            &kLower,
            &kIdentities,
            &kFoldConstants,
+           &kWidenHalves,
            &kFuseQdq,
            &kFuseWeightOnly,
            &kDequantizeWeights,

@@ -1,4 +1,4 @@
-#include "kernels/finish.h"
+#include "kernels/tile_finish.h"
 
 #include <limits>
 
