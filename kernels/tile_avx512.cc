@@ -10,7 +10,7 @@
 namespace ds::kernels {
 namespace {
 
-constexpr int kMaxRows = 14;
+constexpr int kMaxRows = 14, kUnroll = 4;
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill the
 // accumulators.
@@ -121,14 +121,12 @@ void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::
     const int64_t bytes = t.groups * kGroupBytes, lines = (bytes + 63) / 64;
     const std::byte* const* soon = a + kRows;
     const std::byte* line = *soon + t.a_offset;
-    int64_t left = lines;
-    for (int64_t g = 0; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
-      const __m512i b0 = _mm512_loadu_si512(b);
-      if (--wait == 0) {
+    int64_t left = lines, g = 0;
+    const auto fetch = [&](int64_t groups) __attribute__((always_inline)) {
+      for (wait -= groups; period > 0 && wait <= 0; wait += period) {
         _mm_prefetch(next, _MM_HINT_T1);
         if constexpr (kPanels == 2) _mm_prefetch(next + b_stride, _MM_HINT_T1);
         next += kPanelRowBytes;
-        wait = period;
       }
       _mm_prefetch(line, _MM_HINT_T0);
       line += 64;
@@ -136,6 +134,25 @@ void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::
         line = *++soon + t.a_offset;
         left = lines;
       }
+    };
+    if constexpr (kPanels == 1) {
+      // A row's pointer is fetched (they do not all fit the registers) for several groups at once.
+      for (; g + kUnroll * kGroupBytes <= bytes; g += kUnroll * kGroupBytes, b += kUnroll * kPanelRowBytes) {
+        fetch(kUnroll);
+        __m512i weights[kUnroll];
+#pragma GCC unroll 4
+        for (int u = 0; u < kUnroll; ++u) weights[u] = _mm512_loadu_si512(b + u * kPanelRowBytes);
+#pragma GCC unroll 14
+        for (int r = 0; r < kRows; ++r) {
+          const std::byte* from = row[r] + g;
+#pragma GCC unroll 4
+          for (int u = 0; u < kUnroll; ++u) Product::row(from + u * kGroupBytes, weights[u], sum[r][0]);
+        }
+      }
+    }
+    for (; g < bytes; g += kGroupBytes, b += kPanelRowBytes) {
+      const __m512i b0 = _mm512_loadu_si512(b);
+      fetch(1);
       if constexpr (kPanels == 2) {
         const __m512i b1 = _mm512_loadu_si512(b + b_stride);
 #pragma GCC unroll 14
