@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <string>
 #include <type_traits>
 
 #include "libds/base/checked.h"
@@ -26,6 +28,22 @@ struct Recurrent<T>::Pass {
 
   int64_t length(int64_t n) const { return data.lengths == nullptr ? s.T : data.lengths[n]; }
   bool active(int64_t n) const { return at < length(n); }
+  // For kernels/recurrent_cells.h. width: gates of `step` for a sequence.
+  CellStep cell(int64_t n, int64_t width) const {
+    CellStep step_of;
+    if constexpr (std::is_same_v<T, float>) {
+      step_of.H = s.H;
+      step_of.in = input(n);
+      step_of.bias = bias;
+      step_of.state = step + n * width * s.H;
+      step_of.h = h + n * s.H;
+      step_of.c = c + n * s.H;
+      step_of.reset = reset + n * s.H;
+      step_of.candidate = reset + (s.N + n) * s.H;
+      step_of.state_bias = bias + 3 * s.H;
+    }
+    return step_of;
+  }
   int64_t time(int64_t n) const { return backwards ? length(n) - 1 - at : at; }
   const T* input(int64_t n) const {
     const int64_t row = s.batch_first ? n * s.T + time(n) : time(n) * s.N + n;
@@ -42,8 +60,44 @@ struct Recurrent<T>::Pass {
   }
 };
 
+namespace {
+
+// c = a product, whole.
+class Store final : public ProductSink {
+ public:
+  Store(float* c, int64_t columns) {
+    finish_.y = c;
+    finish_.stride = columns;
+    finish_.low = -std::numeric_limits<float>::infinity();
+    finish_.high = std::numeric_limits<float>::infinity();
+  }
+  void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
+    for (int64_t r = 0; r < rows; ++r)
+      std::copy_n(static_cast<const float*>(sums) + r * stride, columns, finish_.y + (row + r) * finish_.stride + column);
+  }
+  const TileFinish* in_tiles() const override { return &finish_; }
+
+ private:
+  TileFinish finish_;
+};
+
+NhwcConv shape_on_tiles(const GemmShape& s) { return matmul_shape(s.m, s.k, s.n); }
+
+constexpr int64_t kLeastParallelFlops = int64_t{1} << 21;  // of a product: below, threads cost more than they save
+
+}  // namespace
+
+template <typename T>
+size_t Recurrent<T>::Product::workspace_bytes() const {
+  if (packed) return product_workspace(*isa, shape_on_tiles(shape), *packed, ActivationType::kF32, threads);
+  return program ? program->workspace_bytes() : 0;
+}
+
 template <typename T>
 void Recurrent<T>::Product::run(const T* a, const T* b, T* c, std::byte* workspace) const {
+  if constexpr (std::is_same_v<T, float>) {
+    if (packed) return packed_product(*isa, shape_on_tiles(shape), {a, ActivationType::kF32, 0}, *packed, Store(c, shape.n), threads, workspace);
+  }
   if (program) {
     const void* operands[] = {a, b, nullptr};
     program->run(operands, c, workspace);
@@ -53,42 +107,55 @@ void Recurrent<T>::Product::run(const T* a, const T* b, T* c, std::byte* workspa
 }
 
 template <typename T>
-typename Recurrent<T>::Product Recurrent<T>::product(int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const onednn::Content::Share& share) {
+typename Recurrent<T>::Product Recurrent<T>::product(const RecurrentNative* native, int64_t m, int64_t n, int64_t k, const T* weights, int64_t part,
+                                                     const SharePacking& share) const {
   Product p;
   p.shape = {m, n, k, false, true};
   if constexpr (std::is_same_v<T, float>) {
+    if (native == nullptr || m == 0 || n == 0 || k == 0) return p;
+    if (weights != nullptr) {
+      p.isa = tile_isa(TileType::kF32, native->isa);
+      p.threads = 2 * checked_mul(checked_mul(m, n), k) < kLeastParallelFlops ? 1 : native->threads;
+      const NhwcConv shape = shape_on_tiles(p.shape);
+      const auto pack = [&] { return pack_product(TileType::kF32, *p.isa, shape, false, weights, WeightType::kF32); };
+      p.packed = share ? share(packing_form(*p.isa, shape, false) + " at " + std::to_string(part), pack) : std::make_shared<const PackedWeights>(pack());
+      return p;
+    }
     onednn::MatMulRequest request;
     request.shape = p.shape;
-    if (weights != nullptr) request.weights.plain = [weights] { return std::shared_ptr<const void>(weights, [](const void*) {}); };
-    if (weights != nullptr && share)
-      request.weights.share = [&share, part](const std::string& form, const std::function<onednn::Content::Bytes()>& make, bool& made) {
-        return share(form + " at " + std::to_string(part), make, made);
-      };
     std::string why;
-    if (native_ && m > 0 && n > 0 && k > 0) p.program = onednn::matmul(request, why);
+    p.program = onednn::matmul(request, why);
   }
   return p;
 }
 
 template <typename T>
-Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w,
-                        const onednn::Content::Share& share_r)
-    : s_(std::move(shape)), native_(native) {
+Recurrent<T>::Recurrent(RecurrentShape shape, const RecurrentNative* native, const T* w, const T* r) : s_(std::move(shape)), native_(native != nullptr) {
   const int64_t G = s_.gates(), H = s_.H;
   const bool two_products = s_.cell == Cell::kGru && !s_.linear_before_reset;
   const int64_t first = two_products ? 2 : G;  // gates of the recurrent product
-  size_t program_bytes = 0;
+  const SharePacking share_w = native != nullptr ? native->share_w : nullptr, share_r = native != nullptr ? native->share_r : nullptr;
+  size_t product_bytes = 0;
+  bool all_packed = true;
   for (int64_t d = 0; d < s_.D; ++d) {
     const T* w_d = w == nullptr ? nullptr : w + d * G * H * s_.I;
     const T* r_d = r == nullptr ? nullptr : r + d * G * H * H;
     Direction direction;
-    direction.input = product(s_.T * s_.N, G * H, s_.I, w_d, d * G * H * s_.I, share_w);
-    direction.recurrent = product(s_.N, first * H, H, r_d, d * G * H * H, share_r);
-    if (two_products) direction.candidate = product(s_.N, H, H, r_d == nullptr ? nullptr : r_d + 2 * H * H, (d * G + 2) * H * H, share_r);
-    for (const Product* p : {&direction.input, &direction.recurrent, &direction.candidate})
-      if (p->program) program_bytes = std::max(program_bytes, p->program->workspace_bytes());
+    direction.input = product(native, s_.T * s_.N, G * H, s_.I, w_d, d * G * H * s_.I, share_w);
+    direction.recurrent = product(native, s_.N, first * H, H, r_d, d * G * H * H, share_r);
+    if (two_products) direction.candidate = product(native, s_.N, H, H, r_d == nullptr ? nullptr : r_d + 2 * H * H, (d * G + 2) * H * H, share_r);
+    for (const Product* p : {&direction.input, &direction.recurrent, &direction.candidate}) {
+      product_bytes = std::max(product_bytes, p->workspace_bytes());
+      all_packed = all_packed && p->program == nullptr;
+    }
     directions_.push_back(std::move(direction));
   }
+  side_by_side_ = native != nullptr && s_.D == 2 && native->threads > 1 && all_packed;
+  const auto usual = [](const GateActivation& a, Unary op) { return a.kind == GateActivation::kUnary && a.op == op; };
+  const size_t each = s_.activations.size() / static_cast<size_t>(std::max<int64_t>(1, s_.D));
+  bool vectors = native != nullptr && s_.cell != Cell::kRnn && s_.clip <= 0 && !s_.input_forget;
+  for (size_t i = 0; i < s_.activations.size(); ++i) vectors = vectors && usual(s_.activations[i], i % each == 0 ? Unary::kSigmoid : Unary::kTanh);
+  if (vectors) cells_ = native->isa >= Isa::kAvx512 ? &kCellsAvx512 : &kCellsAvx2;
   const auto reserve = [&](size_t& at, int64_t elements) {
     at = workspace_;
     workspace_ += (static_cast<size_t>(elements) * sizeof(T) + 63) / 64 * 64;
@@ -99,8 +166,8 @@ Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* 
   reserve(h_at_, s_.N * H);
   reserve(c_at_, s_.cell == Cell::kLstm ? s_.N * H : 0);
   reserve(bias_at_, (G + 1) * H);
-  program_at_ = workspace_;
-  workspace_ += program_bytes;
+  product_at_ = workspace_;
+  workspace_ = (workspace_ + product_bytes + 63) / 64 * 64;
 }
 
 template <typename T>
@@ -108,7 +175,7 @@ size_t Recurrent<T>::packed_bytes() const {
   size_t bytes = 0;
   for (const Direction& d : directions_)
     for (const Product* p : {&d.input, &d.recurrent, &d.candidate})
-      bytes += p->program ? p->program->packed_bytes() : 0;
+      bytes += p->packed ? p->packed->bytes() : p->program ? p->program->packed_bytes() : 0;
   return bytes;
 }
 
@@ -144,6 +211,8 @@ template <typename T>
 void Recurrent<T>::gru_gates(const Pass& p, int64_t n) const {
   const int64_t H = s_.H, width = s_.linear_before_reset ? 3 * H : 2 * H;
   T *g = p.step + n * width, *h = p.h + n * H;
+  if constexpr (std::is_same_v<T, float>)
+    if (cells_ != nullptr && p.active(n)) return s_.linear_before_reset ? void() : cells_->gru_gates(p.cell(n, 2));
   if (p.active(n)) {
     const T* in = p.input(n);
     for (int64_t i = 0; i < 2 * H; ++i) g[i] += in[i] + p.bias[i];
@@ -160,6 +229,8 @@ void Recurrent<T>::gru_gates(const Pass& p, int64_t n) const {
 // h = (1 - z) g(...) + z h
 template <typename T>
 void Recurrent<T>::cell_gru(const Pass& p, int64_t n) const {
+  if constexpr (std::is_same_v<T, float>)
+    if (cells_ != nullptr) return s_.linear_before_reset ? cells_->gru_linear(p.cell(n, 3)) : cells_->gru_finish(p.cell(n, 2));
   const int64_t H = s_.H;
   const T *in = p.input(n) + 2 * H, *bias = p.bias + 2 * H;
   T *z = p.step + n * (s_.linear_before_reset ? 3 * H : 2 * H), *r = z + H, *h = p.h + n * H;
@@ -178,6 +249,8 @@ void Recurrent<T>::cell_gru(const Pass& p, int64_t n) const {
 // c = f c + i g(...); h = o h(c); i, f and o see c through the peepholes.
 template <typename T>
 void Recurrent<T>::cell_lstm(const Pass& p, int64_t n) const {
+  if constexpr (std::is_same_v<T, float>)
+    if (cells_ != nullptr && p.data.p == nullptr) return cells_->lstm(p.cell(n, 4));
   const int64_t H = s_.H;
   const T* in = p.input(n);
   T *i = p.step + n * 4 * H, *o = i + H, *f = o + H, *g = f + H, *h = p.h + n * H, *c = p.c + n * H;
@@ -249,7 +322,7 @@ void Recurrent<T>::run_direction(int64_t d, const RecurrentData<T>& data, std::b
       std::fill(data.y + p.y_offset(t, n), data.y + p.y_offset(t, n) + H, T(0));
   }
 
-  std::byte* scratch = workspace + program_at_;
+  std::byte* scratch = workspace + product_at_;
   const T* r = data.r + d * G * H * H;
   if (steps > 0) direction.input.run(data.x, data.w + d * G * H * s_.I, p.gates, scratch);
   const int64_t grain = (1 << 10) / std::max<int64_t>(1, G * H) + 1;
@@ -282,7 +355,11 @@ void Recurrent<T>::run_direction(int64_t d, const RecurrentData<T>& data, std::b
 
 template <typename T>
 void Recurrent<T>::run(const RecurrentData<T>& data, std::byte* workspace) const {
-  for (int64_t d = 0; d < s_.D; ++d) run_direction(d, data, workspace);
+  const auto run_some = [&](int64_t begin, int64_t end) {
+    for (int64_t d = begin; d < end; ++d) run_direction(d, data, workspace + (side_by_side_ ? static_cast<size_t>(d) * workspace_ : 0));
+  };
+  if (side_by_side_) parallel_for(s_.D, 1, run_some);
+  else run_some(0, s_.D);
 }
 
 template class Recurrent<float>;

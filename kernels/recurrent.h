@@ -9,16 +9,21 @@
 //
 // With `batch_first` x is [N, T, I], h0 and its like [N, D, H], y [N, T, D, H]. A sequence of length L < T
 // ends after L steps: y is zero behind it, y_h and y_c are its state after its own last step (a backward
-// pass starts at its own end), zeros if it has none. Threads: the products', and parallel_for over sequences.
+// pass starts at its own end), zeros if it has none. Threads: the products', and parallel_for over sequences; or the two
+// directions side by side, where all weights are packed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/matmul.h"
 #include "kernels/onednn.h"
+#include "kernels/packed_product.h"
+#include "kernels/recurrent_cells.h"
 #include "kernels/unary.h"
 
 namespace ds::kernels {
@@ -51,23 +56,35 @@ struct RecurrentData {
   T *y = nullptr, *y_h = nullptr, *y_c = nullptr;  // null: not wanted
 };
 
-// Bound to a shape. T: float, double. `native` (float only): products by oneDNN, activations eight at a time;
-// `w`, `r`: weights that never change, null otherwise.
+// Packings that kernels share: the one of this form, or what make() gives.
+using SharePacking = std::function<std::shared_ptr<const PackedWeights>(const std::string& form, const std::function<PackedWeights()>& make)>;
+
+// What f32 runs on: AVX2 or more.
+struct RecurrentNative {
+  Isa isa = Isa::kAvx2;
+  int threads = 1;
+  SharePacking share_w, share_r;
+};
+
+// Bound to a shape. T: float, double. `native` (float only; null: portable): products on tiles, or by oneDNN where
+// weights are not constant, and vectors in the cells; `w`, `r`: weights that never change, null otherwise.
 template <typename T>
 class Recurrent {
  public:
-  // share_w, share_r: see onednn::Content::Share; the form they are asked for names the part of the weights.
-  Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w = nullptr,
-            const onednn::Content::Share& share_r = nullptr);
-  size_t workspace_bytes() const { return workspace_; }
+  Recurrent(RecurrentShape shape, const RecurrentNative* native, const T* w, const T* r);
+  size_t workspace_bytes() const { return side_by_side_ ? 2 * workspace_ : workspace_; }
   size_t packed_bytes() const;
   void run(const RecurrentData<T>& data, std::byte* workspace) const;
 
  private:
-  // A product with transposed weights, by oneDNN where there is a program.
+  // A product with transposed weights: on tiles, by oneDNN, or portable.
   struct Product {
     GemmShape shape;
+    std::shared_ptr<const PackedWeights> packed;
     std::shared_ptr<onednn::Program> program;
+    const TileIsa* isa = nullptr;
+    int threads = 1;
+    size_t workspace_bytes() const;
     void run(const T* a, const T* b, T* c, std::byte* workspace) const;
   };
   struct Direction {
@@ -76,7 +93,7 @@ class Recurrent {
   struct Pass;
 
   // `part`: offset of the weights in the tensor that `share` shares.
-  Product product(int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const onednn::Content::Share& share);
+  Product product(const RecurrentNative* native, int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const SharePacking& share) const;
   void run_direction(int64_t d, const RecurrentData<T>& data, std::byte* workspace) const;
   void cell_rnn(const Pass& pass, int64_t n) const;
   void cell_gru(const Pass& pass, int64_t n) const;
@@ -86,9 +103,11 @@ class Recurrent {
 
   RecurrentShape s_;
   bool native_;
+  const CellFunctions* cells_ = nullptr;  // where they serve this cell
+  bool side_by_side_ = false;             // the two directions
   std::vector<Direction> directions_;
-  size_t gates_at_ = 0, step_at_ = 0, reset_at_ = 0, h_at_ = 0, c_at_ = 0, bias_at_ = 0, program_at_ = 0,
-         workspace_ = 0;
+  size_t gates_at_ = 0, step_at_ = 0, reset_at_ = 0, h_at_ = 0, c_at_ = 0, bias_at_ = 0, product_at_ = 0,
+         workspace_ = 0;  // of a direction
 };
 
 extern template class Recurrent<float>;

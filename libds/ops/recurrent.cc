@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cctype>
 
-#include "libds/ops/onednn_kernel.h"
+#include "libds/ir/packed_cache.h"
 #include "libds/ops/operands.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
@@ -16,6 +16,7 @@ using kernels::Cell;
 using kernels::GateActivation;
 using kernels::Recurrent;
 using kernels::RecurrentData;
+using kernels::RecurrentNative;
 using kernels::RecurrentShape;
 using kernels::Unary;
 
@@ -142,8 +143,7 @@ template <typename T>
 class RecurrentKernel final : public Kernel {
  public:
   RecurrentKernel(const KernelQuery& q, Cell cell, bool native)
-      : steps_(shape_of(q, cell).T), recurrent_(shape_of(q, cell), native, content(q, kW), content(q, kR), ops::share_content(q, kW, {}),
-                                                      ops::share_content(q, kR, {})) {}
+      : steps_(shape_of(q, cell).T), recurrent_(make(q, cell, native)) {}
   size_t workspace_bytes() const override { return recurrent_.workspace_bytes(); }
   size_t packed_bytes() const override { return recurrent_.packed_bytes(); }
   void run(const KernelContext& c) override {
@@ -161,6 +161,17 @@ class RecurrentKernel final : public Kernel {
   }
 
  private:
+  static Recurrent<T> make(const KernelQuery& q, Cell cell, bool native) {
+    RecurrentNative on;
+    on.isa = q.isa;
+    on.threads = q.threads;
+    on.share_w = share(q, kW);
+    on.share_r = share(q, kR);
+    return Recurrent<T>(shape_of(q, cell), native ? &on : nullptr, content(q, kW), content(q, kR));
+  }
+  static kernels::SharePacking share(const KernelQuery& q, size_t i) {
+    return [&q, i](const std::string& form, const std::function<kernels::PackedWeights()>& make) { return pack_once(q, i, form, make).weights; };
+  }
   static const T* content(const KernelQuery& q, size_t i) {
     return q.constant(i) == nullptr ? nullptr : q.constant(i)->data<T>();
   }
@@ -169,9 +180,9 @@ class RecurrentKernel final : public Kernel {
   Recurrent<T> recurrent_;
 };
 
-KernelDef onednn_kernel(Cell cell) {
+KernelDef native_kernel(Cell cell) {
   KernelDef k;
-  k.name = "onednn/recurrent";
+  k.name = "tile/recurrent";
   k.isa = Isa::kAvx2;
   k.decline = [](const KernelQuery& q) { return ops::require(q.in(kX).dtype == DType::kF32, "needs f32"); };
   k.create = [cell](const KernelQuery& q) { return std::make_unique<RecurrentKernel<float>>(q, cell, true); };
@@ -205,7 +216,7 @@ void register_recurrent_ops(OpRegistry& registry) {
       const int64_t rows = checked_mul(checked_mul(s.T, s.N), checked_mul(s.D, s.gates() * s.H));
       return Cost{2 * checked_mul(rows, s.I + s.H), ops::operand_bytes(q)};
     };
-    def.kernels = {onednn_kernel(cell), portable_kernel(cell)};
+    def.kernels = {native_kernel(cell), portable_kernel(cell)};
     registry.add(std::move(def));
   }
 }
