@@ -16,6 +16,8 @@ constexpr int64_t kSumColumns = kPanelsAtOnce * kPanelColumns;
 constexpr int64_t kDepthGroups = 256;                // of one sweep: a pair of panels of it is 32 KiB
 constexpr int64_t kLeastRows = 32, kMostRows = 256;  // of a block
 constexpr int64_t kPointerBytes = sizeof(void*);
+// Multiply-adds of groups worth a thread of its own: a microsecond or two, which is what waking one costs.
+constexpr int64_t kLeastThreadWork = int64_t{1} << 17;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
@@ -175,6 +177,11 @@ struct Cut {
   int64_t items(const NhwcConv& s) const { return s.groups * row_blocks * column_parts; }
 };
 
+int useful_threads(const NhwcConv& s, const PackedWeights& w, int threads) {
+  const int64_t work = s.pixels() * w.groups * s.out_channels;
+  return static_cast<int>(std::clamp<int64_t>(work / kLeastThreadWork, 1, std::max(threads, 1)));
+}
+
 Cut cut(const TileIsa& isa, const NhwcConv& s, const Loader& loader, const PackedWeights& w, const Rows& r, int threads) {
   Cut c;
   const int64_t pixels = s.pixels(), row_bytes = std::max<int64_t>(w.groups, 1) * kGroupBytes;
@@ -258,6 +265,7 @@ TileFinish finish_at(TileFinish all, int64_t row, int64_t column, int64_t column
 
 size_t product_workspace(const TileIsa& isa, const NhwcConv& s, const PackedWeights& w, ActivationType x, int threads) {
   const Loader loader(isa, w.type, x);
+  threads = useful_threads(s, w, threads);
   const Cut c = cut(isa, s, loader, w, rows_of(loader, s, w), threads);
   return static_cast<size_t>(c.staged_bytes + c.thread_bytes * std::max(threads, 1));
 }
@@ -267,6 +275,7 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
   const int64_t pixels = s.pixels();
   if (pixels == 0 || s.out_channels == 0) return;
   const Loader loader(isa, w.type, x.type);
+  threads = useful_threads(s, w, threads);
   const Rows how = rows_of(loader, s, w);
   const Cut c = cut(isa, s, loader, w, how, threads);
   const int pad = w.type == TileType::kU8S8 ? x.zero : 0;

@@ -74,6 +74,9 @@ std::vector<Case> cases() {
       {"a row times a matrix", matmul_shape(1, 530, 129), true},
       {"odd depth", matmul_shape(3, 37, 15), true},
       {"no rows", matmul_shape(0, 8, 8), true},
+      // Work enough for several threads in every type.
+      {"rows for threads", conv(1, 30, 16, 24, 3, 1, 1)},
+      {"columns for threads", matmul_shape(40, 512, 395), true},
   };
 }
 
