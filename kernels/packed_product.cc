@@ -1,10 +1,9 @@
 #include "kernels/packed_product.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/blocking.h"
 #include "libds/base/half.h"
 #include "libds/base/parallel.h"
 
@@ -17,8 +16,6 @@ constexpr int64_t kDepthGroups = 256;                // of one sweep: a pair of 
 constexpr int64_t kLeastRows = 32, kMostRows = 256;  // of a block
 constexpr int64_t kPointerBytes = sizeof(void*);
 
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 int64_t element_bytes(ActivationType type) { return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 ? 2 : 1; }
 
 // --- the left operand ------------------------------------------------------------------------------
@@ -155,14 +152,6 @@ void find_pieces(const NhwcConv& s, const PackedWeights& w, const Rows& r, const
 }
 
 // --- how the work is cut ---------------------------------------------------------------------------
-
-int64_t l2_bytes() {
-  static const int64_t bytes = [] {
-    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return found > 0 ? static_cast<int64_t>(found) : int64_t{512} << 10;
-  }();
-  return bytes;
-}
 
 // How work is shared: threads take rows or columns.
 struct Cut {
