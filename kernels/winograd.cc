@@ -138,37 +138,10 @@ void transform_output(const WinogradTransforms& transforms, const NhwcConv& s, c
   }
 }
 
-// --- weights ---------------------------------------------------------------------------------------
-
-constexpr double kG2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-
-// Of a point p: [1, p, p^2] / the product of p's distances to the other finite points.
-struct G4 {
-  static constexpr double a = kWinogradNear, b = kWinogradFar, aa = a * a, bb = b * b;
-  static constexpr double at_a = 2 * aa * (aa - bb), at_b = 2 * bb * (bb - aa);
-  static constexpr double rows[6][3] = {{1 / (aa * bb), 0, 0},          {1 / at_a, a / at_a, aa / at_a}, {1 / at_a, -a / at_a, aa / at_a},
-                                        {1 / at_b, b / at_b, bb / at_b}, {1 / at_b, -b / at_b, bb / at_b}, {0, 0, 1}};
-};
-
-// G g G^T of 16 output channels at once. to: position p at to + p * step.
-template <int kInTile>
-void transform_weights(const double (&g)[kInTile][3], const double (&w)[9][kPanelColumns], std::byte* to, int64_t step) {
-  for (int i = 0; i < kInTile; ++i) {
-    double line[3][kPanelColumns];
-    for (int k = 0; k < 3; ++k)
-      for (int64_t m = 0; m < kPanelColumns; ++m) line[k][m] = g[i][0] * w[k][m] + g[i][1] * w[3 + k][m] + g[i][2] * w[6 + k][m];
-    for (int j = 0; j < kInTile; ++j, to += step) {
-      float u[kPanelColumns];
-      for (int64_t m = 0; m < kPanelColumns; ++m) u[m] = static_cast<float>(g[j][0] * line[0][m] + g[j][1] * line[1][m] + g[j][2] * line[2][m]);
-      std::memcpy(to, u, sizeof u);
-    }
-  }
-}
-
 }  // namespace
 
 WinogradIsa winograd_isa(int64_t out_tile, Isa isa) {
-  return {*tile_isa(TileType::kF32, isa), isa >= Isa::kAvx512 ? avx512_winograd(out_tile) : avx2_winograd(out_tile)};
+  return {out_tile, *tile_isa(TileType::kF32, isa), isa >= Isa::kAvx512 ? avx512_winograd(out_tile) : avx2_winograd(out_tile)};
 }
 
 int64_t winograd_out_tile(const NhwcConv& s) {
@@ -192,11 +165,11 @@ int64_t winograd_out_tile(const NhwcConv& s) {
   return best;
 }
 
-std::string winograd_form(int64_t out_tile) { return "winograd " + std::to_string(out_tile); }
+std::string winograd_form(const WinogradIsa& isa) { return "winograd " + std::to_string(isa.out_tile) + " " + isa.tile.name; }
 
-WinogradWeights pack_winograd(int64_t out_tile, const NhwcConv& s, const float* w) {
+WinogradWeights pack_winograd(const WinogradIsa& isa, const NhwcConv& s, const float* w) {
   WinogradWeights packed;
-  packed.out_tile = out_tile;
+  packed.out_tile = isa.out_tile;
   packed.channels = s.channels;
   packed.panels = ceil_div(s.out_channels, kPanelColumns);
   const auto size = static_cast<size_t>(packed.panels * packed.positions() * packed.panel_bytes());
@@ -204,15 +177,14 @@ WinogradWeights pack_winograd(int64_t out_tile, const NhwcConv& s, const float* 
   if (w == nullptr) return packed;
   parallel_for(packed.panels, 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
-      const int64_t even = p / kPanelsAtOnce * kPanelsAtOnce, step = packed.together(even) * packed.panel_bytes();
-      std::byte* to = packed.data.data() + (packed.pair(even, 0) - packed.data.data()) + (p - even) * packed.panel_bytes();
+      const int64_t even = p / kPanelsAtOnce * kPanelsAtOnce, step = packed.together(even) * packed.panel_bytes() / 4;
+      auto* to = reinterpret_cast<float*>(packed.data.data() + even * packed.positions() * packed.panel_bytes() + (p - even) * packed.panel_bytes());
       const int64_t first = p * kPanelColumns, columns = std::min(kPanelColumns, s.out_channels - first);
-      for (int64_t k = 0; k < s.channels; ++k, to += kPanelRowBytes) {
-        double taps[9][kPanelColumns] = {};  // zeros where there is no such channel
+      double taps[9][kPanelColumns] = {};  // zeros where there is no such channel
+      for (int64_t k = 0; k < s.channels; ++k, to += kPanelColumns) {
         for (int64_t m = 0; m < columns; ++m)
           for (int64_t tap = 0; tap < 9; ++tap) taps[tap][m] = w[((first + m) * s.channels + k) * 9 + tap];
-        if (out_tile == 2) transform_weights(kG2, taps, to, step);
-        else transform_weights(G4::rows, taps, to, step);
+        isa.transforms.weights(taps[0], to, step);
       }
     }
   });

@@ -41,12 +41,15 @@ struct WinogradTransforms {
   // A^T s A of one tile: `columns` (16 or 32) sums of position p at s + p * stride; pixel (i, j) goes to
   // y + i * line + j * kWinogradColumns.
   void (*output)(int64_t columns, const float* s, int64_t stride, float* y, int64_t line);
+  // G g G^T, in f64, of the weights of kPanelColumns output channels: taps [3, 3, kPanelColumns]; position p goes to u + p * stride.
+  void (*weights)(const double* taps, float* u, int64_t stride);
 };
 
 const WinogradTransforms& avx2_winograd(int64_t out_tile);    // call only where the CPU has AVX2
 const WinogradTransforms& avx512_winograd(int64_t out_tile);  // call only where the CPU has AVX-512
 
 struct WinogradIsa {
+  int64_t out_tile;
   const TileIsa& tile;  // f32, takes pieces
   const WinogradTransforms& transforms;
 };
@@ -74,9 +77,9 @@ struct WinogradWeights {
 };
 
 // Two packings of the same weights are equal when this text is.
-std::string winograd_form(int64_t out_tile);
+std::string winograd_form(const WinogradIsa& isa);
 // w: [M, C, 3, 3]; null: only sizes, no memory.
-WinogradWeights pack_winograd(int64_t out_tile, const NhwcConv& s, const float* w);
+WinogradWeights pack_winograd(const WinogradIsa& isa, const NhwcConv& s, const float* w);
 
 size_t winograd_workspace(const NhwcConv& s, const WinogradWeights& w, int threads);
 void winograd_conv(const WinogradIsa& isa, const NhwcConv& s, const float* x, const WinogradWeights& w, const ProductSink& sink, int threads,

@@ -29,6 +29,7 @@ struct WinogradAxis<Simd, 2> {
     y[0] = x[0] + (x[1] + x[2]);
     y[1] = (x[1] - x[2]) - x[3];
   }
+  static constexpr double kWeights[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};  // G
 };
 
 // With a, b for the points and -a, -b: rows that belong to a point and its negative share their even and odd parts.
@@ -55,6 +56,10 @@ struct WinogradAxis<Simd, 4> {
     y[2] = Simd::fma(all(a * a), even_a, all(b * b) * even_b);
     y[3] = Simd::fma(all(a * a * a), odd_a, Simd::fma(all(b * b * b), odd_b, x[5]));
   }
+  // G: of a point p [1, p, p^2] / the product of its distances to the other finite points.
+  static constexpr double near = 2 * a * a * (a * a - b * b), far = 2 * b * b * (b * b - a * a);
+  static constexpr double kWeights[6][3] = {{1 / (a * a * b * b), 0, 0}, {1 / near, a / near, a * a / near}, {1 / near, -a / near, a * a / near},
+                                            {1 / far, b / far, b * b / far}, {1 / far, -b / far, b * b / far}, {0, 0, 1}};
 };
 
 template <typename Simd, int kOutTile>
@@ -116,9 +121,23 @@ struct WinogradLoops {
     }
   }
 
+  static void weights(const double* taps, float* u, int64_t stride) {
+    constexpr int64_t n = kPanelColumns;
+    for (int i = 0; i < kInTile; ++i) {
+      const double* g = Axis::kWeights[i];
+      double line[3][n];
+      for (int k = 0; k < 3; ++k)
+        for (int64_t m = 0; m < n; ++m) line[k][m] = g[0] * taps[k * n + m] + g[1] * taps[(3 + k) * n + m] + g[2] * taps[(6 + k) * n + m];
+      for (int j = 0; j < kInTile; ++j, u += stride) {
+        const double* h = Axis::kWeights[j];
+        for (int64_t m = 0; m < n; ++m) u[m] = static_cast<float>(h[0] * line[0][m] + h[1] * line[1][m] + h[2] * line[2][m]);
+      }
+    }
+  }
+
   static const WinogradTransforms& transforms() {
-    static constexpr WinogradTransforms both = {input, output};
-    return both;
+    static constexpr WinogradTransforms all = {input, output, weights};
+    return all;
   }
 };
 

@@ -15,9 +15,9 @@ class WinogradKernel final : public Kernel {
  public:
   WinogradKernel(const KernelQuery& q, int64_t out_tile)
       : shape_(nhwc_of(conv_forward_shape(q))), level_(q.isa), isa_(kernels::winograd_isa(out_tile, q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)) {
-    packed_ = pack_once(q, 1, kernels::winograd_form(out_tile), [&] {
+    packed_ = pack_once(q, 1, kernels::winograd_form(isa_), [&] {
       const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-      return kernels::pack_winograd(out_tile, shape_, w.defined() ? w.data<float>() : nullptr);
+      return kernels::pack_winograd(isa_, shape_, w.defined() ? w.data<float>() : nullptr);
     });
   }
   size_t workspace_bytes() const override { return kernels::winograd_workspace(shape_, *packed_, threads_); }
