@@ -9,9 +9,9 @@
 namespace ds::kernels {
 namespace {
 
-constexpr int64_t kPanelsAtOnce = 2;      // what a tile takes
-constexpr int64_t kDepthGroups = 256;     // of one sweep: a pair of panels of it is 32 KiB
-constexpr int64_t kLeastTiles = 16, kMostTiles = 42;  // of a block
+constexpr int64_t kPanelsAtOnce = 2, kRowsAtOnce = 14;  // what a tile takes (of AVX2: 1 and 6)
+constexpr int64_t kDepthGroups = 256;                   // of one sweep: a pair of panels of it is 32 KiB
+constexpr int64_t kLeastTiles = 16, kMostTiles = 42;    // of a block
 constexpr int64_t kMostPositions = 36;
 
 // The rule's cycles, of one core with AVX-512 (with AVX2 products take twice as long, and more is gained): products run at two
@@ -63,6 +63,8 @@ Cut cut(const NhwcConv& s, const WinogradWeights& w, int threads) {
     c.tile_blocks = std::clamp(round_up(c.tile_blocks, ceil_div(threads, c.column_parts)), int64_t{1}, std::max<int64_t>(1, c.all));
   }
   c.tiles = std::max<int64_t>(1, ceil_div(c.all, c.tile_blocks));
+  // Where there are many blocks the last may be smaller, so that the products' rows are those that tiles take at once.
+  if (c.tile_blocks > 2 * threads) c.tiles = std::min(round_up(c.tiles, kRowsAtOnce), std::max(most, c.tiles));
   c.tile_blocks = ceil_div(c.all, c.tiles);
   c.panels = round_up(ceil_div(w.panels, c.column_parts), kPanelsAtOnce);
   c.column_parts = ceil_div(w.panels, c.panels);
