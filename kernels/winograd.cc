@@ -17,7 +17,8 @@ constexpr int64_t kMostPositions = 36;
 // The rule's cycles, of one core with AVX-512 (with AVX2 products take twice as long, and more is gained): products run at two
 // vectors of 16 a cycle, weights come from a cache that all cores share, and a vector of a position takes so long to be
 // transformed on the way in or out.
-constexpr double kVectorsPerCycle = 2, kWeightBytesPerCycle = 8, kInputCycles = 6, kOutputCycles = 4;
+constexpr double kVectorsPerCycle = 2, kWeightBytesPerCycle = 8;
+constexpr int64_t kInputCycles = 6, kOutputCycles = 4;
 // Weights take 16 or 36 numbers instead of 9: not for less of the time than this.
 constexpr double kLeastGain = 0.15;
 
@@ -148,18 +149,17 @@ WinogradIsa winograd_isa(int64_t out_tile, Isa isa) {
 
 int64_t winograd_out_tile(const NhwcConv& s) {
   if (s.kernel_h != 3 || s.kernel_w != 3 || s.stride_h != 1 || s.stride_w != 1 || s.dilation_h != 1 || s.dilation_w != 1 || s.groups != 1) return 0;
-  const double panels = ceil_div(s.out_channels, kPanelColumns), vectors = ceil_div(s.channels, kPanelColumns);
-  const double pixels = s.pixels(), depth = s.channels;
+  const int64_t panels = ceil_div(s.out_channels, kPanelColumns), vectors = ceil_div(s.channels, kPanelColumns);
   // `positions` products of `rows` rows.
-  const auto products = [&](double rows, double positions) {
-    return positions * depth * panels * (rows / kVectorsPerCycle + kPanelRowBytes / kWeightBytesPerCycle);
+  const auto products = [&](int64_t rows, int64_t positions) {
+    return static_cast<double>(positions * s.channels * panels) * (static_cast<double>(rows) / kVectorsPerCycle + kPanelRowBytes / kWeightBytesPerCycle);
   };
   int64_t best = 0;
-  double least = products(pixels, 9) * (1 - kLeastGain);
+  double least = products(s.pixels(), 9) * (1 - kLeastGain);
   for (const int64_t out_tile : {2, 4}) {
-    const double positions = (out_tile + 2) * (out_tile + 2);
-    const double tiles = s.batch * ceil_div(s.out_height, out_tile) * ceil_div(s.out_width, out_tile);
-    const double cycles = products(tiles, positions) + tiles * positions * (vectors * kInputCycles + panels * kOutputCycles);
+    const int64_t positions = (out_tile + 2) * (out_tile + 2);
+    const int64_t tiles = s.batch * ceil_div(s.out_height, out_tile) * ceil_div(s.out_width, out_tile);
+    const double cycles = products(tiles, positions) + static_cast<double>(tiles * positions * (vectors * kInputCycles + panels * kOutputCycles));
     if (cycles >= least) continue;
     best = out_tile;
     least = cycles;

@@ -78,7 +78,7 @@ struct WinogradWeights {
 
 // Two packings of the same weights are equal when this text is.
 std::string winograd_form(const WinogradIsa& isa);
-// w: [M, C, 3, 3]; null: only sizes, no memory.
+// w: [M, C, 3, 3], neither M nor C zero; null: only sizes, no memory.
 WinogradWeights pack_winograd(const WinogradIsa& isa, const NhwcConv& s, const float* w);
 
 size_t winograd_workspace(const NhwcConv& s, const WinogradWeights& w, int threads);

@@ -154,7 +154,7 @@ TEST_P(Winograd, EqualsDirectSums) {
       for (size_t i = 0; i < expected.size(); ++i)
         ASSERT_NEAR(store.y[i], expected[i], tolerance) << threads << " threads, element " << i;
       if (threads == 1) first = store.y;
-      else ASSERT_EQ(0, std::memcmp(first.data(), store.y.data(), first.size() * sizeof(float))) << "other bits with " << threads << " threads";
+      else ASSERT_TRUE(first == store.y) << "other sums with " << threads << " threads";
     }
   }
 }
