@@ -1,10 +1,9 @@
 #include "kernels/packed_product.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/blocking.h"
 #include "libds/base/half.h"
 #include "libds/base/parallel.h"
 
@@ -19,8 +18,6 @@ constexpr int64_t kPointerBytes = sizeof(void*);
 // Multiply-adds of groups worth a thread of its own: a microsecond or two, which is what waking one costs.
 constexpr int64_t kLeastThreadWork = int64_t{1} << 17;
 
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 int64_t element_bytes(ActivationType type) { return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 ? 2 : 1; }
 
 // --- the left operand ------------------------------------------------------------------------------
@@ -157,14 +154,6 @@ void find_pieces(const NhwcConv& s, const PackedWeights& w, const Rows& r, const
 }
 
 // --- how the work is cut ---------------------------------------------------------------------------
-
-int64_t l2_bytes() {
-  static const int64_t bytes = [] {
-    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return found > 0 ? static_cast<int64_t>(found) : int64_t{512} << 10;
-  }();
-  return bytes;
-}
 
 // How work is shared: threads take rows or columns.
 struct Cut {

@@ -8,6 +8,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "kernels/blocking.h"
 #include "kernels/packed_product.h"
 #include "libds/base/half.h"
 #include "libds/base/parallel.h"
@@ -16,9 +17,6 @@ namespace ds::kernels {
 namespace {
 
 constexpr int64_t kLeastTapBytes = 32;  // shorter pieces cost more in pointers than they are worth
-
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
 Piece piece_of(const TileIsa& isa, const NhwcConv& s, int64_t element_bytes) {
   if (isa.taps == nullptr) return Piece::kAll;

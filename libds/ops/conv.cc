@@ -9,6 +9,7 @@
 #include "libds/ops/register.h"
 #include "libds/ops/tile_product.h"
 #include "libds/ops/window.h"
+#include "libds/ops/winograd_conv.h"
 
 namespace ds {
 namespace {
@@ -256,7 +257,7 @@ void register_conv(OpRegistry& registry) {
   blocked.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     ops::conv_layouts(ops::conv_request(q), inputs, outputs);
   };
-  def.kernels = {ops::depthwise_conv_avx512(), ops::depthwise_conv_avx2(), ops::tile_conv(), blocked, portable("portable/conv", ops::conv_forward_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
+  def.kernels = {ops::depthwise_conv_avx512(), ops::depthwise_conv_avx2(), ops::winograd_conv(2), ops::winograd_conv(4), ops::tile_conv(), blocked, portable("portable/conv", ops::conv_forward_shape, [](const ConvShape& s, const KernelContext& c, auto tag) {
     using T = decltype(tag);
     kernels::conv_forward<T>(s, c.input(0).data<T>(), c.input(1).data<T>(), bias_of<T>(c), c.output(0).mutable_data<T>());
   })};

@@ -18,6 +18,7 @@
 #include "libds/ops/register.h"
 #include "libds/ops/tile_product.h"
 #include "libds/ops/window.h"
+#include "libds/ops/winograd_conv.h"
 
 namespace ds {
 namespace {
@@ -134,7 +135,7 @@ void register_fused_ops(OpRegistry& registry) {
   conv.infer = infer_fused_conv;
   conv.cost = ops::conv_cost;
   conv.widens_halves = true;
-  conv.kernels = {ops::depthwise_conv_avx512(), ops::depthwise_conv_avx2(), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
+  conv.kernels = {ops::depthwise_conv_avx512(), ops::depthwise_conv_avx2(), ops::winograd_conv(2), ops::winograd_conv(4), ops::tile_conv(), onednn_fused_conv("onednn/conv_add", 3), onednn_fused_conv("onednn/conv_act", -1), portable_fused_conv()};
   registry.add(std::move(conv));
 
   OpDef order;

@@ -1,14 +1,12 @@
 #include "libds/ops/tile_product.h"
 
 #include <algorithm>
-#include <optional>
 
-#include "kernels/finish.h"
 #include "kernels/packed_product.h"
-#include "kernels/tile_finish.h"
 #include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"
+#include "libds/ops/finish_sink.h"
 
 namespace ds::ops {
 namespace {
@@ -16,21 +14,6 @@ namespace {
 using kernels::NhwcConv;
 using kernels::TileIsa;
 using kernels::TileType;
-
-class FinishSink final : public kernels::ProductSink {
- public:
-  FinishSink(Isa isa, const kernels::Finish& finish)
-      : run_(isa >= Isa::kAvx512 ? kernels::finish_avx512 : kernels::finish_avx2), finish_(finish), in_tiles_(kernels::tile_finish(finish)) {}
-  void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
-    run_(finish_, row, rows, column, columns, static_cast<const float*>(sums), stride);
-  }
-  const kernels::TileFinish* in_tiles() const override { return in_tiles_ ? &*in_tiles_ : nullptr; }
-
- private:
-  kernels::FinishFn* run_;
-  const kernels::Finish& finish_;
-  std::optional<kernels::TileFinish> in_tiles_;
-};
 
 // What is multiplied in: the weights say it.
 TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
@@ -53,14 +36,8 @@ class TileKernel final : public Kernel {
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
 
   void run(const KernelContext& c) override {
-    kernels::Finish finish;
-    finish.epilogue = epilogue_;
-    finish.bias = bias_.defined() ? bias_.data<float>() : c.has_input(2) ? c.input(2).data<float>() : nullptr;
-    finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
-    finish.addend_bf16 = c.has_input(3) && c.input(3).dtype() == DType::kBF16;
-    finish.y = c.output(0).mutable_raw();
-    finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
-    finish.channels = shape_.out_channels;
+    kernels::Finish finish = finish_of(c, epilogue_, shape_.out_channels);
+    if (bias_.defined()) finish.bias = bias_.data<float>();
     kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
   }
 

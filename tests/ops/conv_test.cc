@@ -1,3 +1,5 @@
+#include "libds/compile/compile.h"
+#include "libds/compile/plan.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/executor.h"
 #include "tests/support/op_check.h"
@@ -80,6 +82,59 @@ TEST(Conv, ConstantWeightsGiveTheSameBits) {
     }
     EXPECT_TRUE(results[0].equal_bits(results[1]));
   }
+}
+
+// The kernel that a plan with layouts has for x [N, C, H, W] * w, and its result beside that of direct sums.
+struct Planned {
+  std::string kernel;
+  double difference;  // the largest, in parts of the largest result
+};
+Planned planned(const Shape& x, const Shape& w, Attributes attrs, bool residual = false) {
+  std::vector<Tensor> inputs = {random_tensor(x, 6).cast(DType::kF32)};
+  const Tensor weight = random_tensor(w, 5).cast(DType::kF32), bias = random_tensor({w[0]}, 4).cast(DType::kF32);
+  Planned p;
+  std::vector<Tensor> results;
+  for (bool layouts : {false, true}) {
+    auto g = std::make_shared<Graph>();
+    Rewriter rw(*g);
+    const ValueId in = rw.add_input("x", DType::kF32, to_dims(x));
+    std::vector<ValueId> operands = {in, rw.add_constant("w", weight), rw.add_constant("b", bias)};
+    if (residual) operands.push_back(rw.emit("Relu", {in}));
+    rw.add_output(rw.emit(residual ? "FusedConv" : "Conv", operands, attrs));
+    CompileOptions options;
+    options.layouts = layouts;
+    const auto plan = compile(g, options);
+    for (const Step& step : plan->steps)
+      if (plan->graph->node(step.node).inputs.size() > 2) p.kernel = step.def->name;
+    results.push_back(make_plan_executor(plan)->run(inputs).at(0));
+  }
+  const float *a = results[0].data<float>(), *b = results[1].data<float>();
+  float apart = 0, most = 0;
+  for (int64_t i = 0; i < results[0].numel(); ++i) {
+    apart = std::max(apart, std::abs(a[i] - b[i]));
+    most = std::max(most, std::abs(a[i]));
+  }
+  p.difference = static_cast<double>(apart / most);
+  return p;
+}
+
+TEST(Conv, WinogradWhereItCostsLess) {
+  if (cpu_isa() < Isa::kAvx2) GTEST_SKIP() << "no such kernel for this CPU";
+  const Attributes same = {{"pads", Ints{1, 1, 1, 1}}};
+  const auto expect = [](const Planned& p, const std::string& kernel) {
+    EXPECT_EQ(p.kernel, kernel);
+    EXPECT_LT(p.difference, 5e-6);
+  };
+  expect(planned({1, 32, 27, 30}, {48, 32, 3, 3}, same), "winograd4x4/conv");
+  expect(planned({2, 32, 27, 30}, {48, 32, 3, 3}, {{"pads", Ints{0, 2, 1, 0}}}), "winograd4x4/conv");
+  expect(planned({1, 256, 14, 14}, {256, 256, 3, 3}, same), "winograd2x2/conv");
+  expect(planned({1, 512, 4, 4}, {512, 512, 3, 3}, same), "tile/conv");
+  expect(planned({1, 32, 27, 30}, {48, 32, 3, 3}, {{"strides", Ints{2, 2}}}), "tile/conv");
+  expect(planned({1, 32, 27, 30}, {48, 32, 3, 3}, {{"dilations", Ints{2, 2}}}), "tile/conv");
+  expect(planned({1, 32, 27, 30}, {48, 16, 3, 3}, {{"group", int64_t{2}}}), "tile/conv");
+  Attributes with_relu = same;
+  with_relu["activation"] = std::string("relu");
+  expect(planned({1, 32, 27, 30}, {32, 32, 3, 3}, with_relu, true), "winograd4x4/conv");
 }
 
 Graph conv_graph(Dims x, Shape w, Attributes attrs = {}) {
