@@ -24,13 +24,10 @@ void power(const Broadcast& space, const T* base, const E* exponent, T* out);
 template <typename T>
 void scale(int64_t n, const T* x, double factor, T* out);
 
-// The same eight or sixteen floats at a time; same results bit for bit.
+// The same eight floats at a time; same results bit for bit.
 namespace avx2 {
 bool has_binary(Binary op);
 void binary(Binary op, const Broadcast& space, const float* a, const float* b, float* out);
 }  // namespace avx2
-namespace avx512 {  // of what avx2::has_binary() names
-void binary(Binary op, const Broadcast& space, const float* a, const float* b, float* out);
-}  // namespace avx512
 
 }  // namespace ds::kernels

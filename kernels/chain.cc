@@ -10,7 +10,7 @@ namespace {
 
 // Registers of a block: half of the smallest first-level cache in use, as the operands pass through it too.
 constexpr int64_t kScratchBytes = 16 << 10;
-constexpr int64_t kMostBlock = 1024;  // elements: beyond, calls cost nothing any more
+constexpr int64_t kMostBlock = 2048;  // elements: beyond, calls cost nothing any more
 constexpr int64_t kGrain = 1 << 13;   // elements worth a thread
 
 // Whether operand k has the elements of the output, in its order.

@@ -53,7 +53,15 @@ void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double
   unary_all<V>(op, n, x, out, static_cast<float>(alpha), static_cast<float>(beta));
 }
 
-void binary(Binary op, const Broadcast& s, const float* a, const float* b, float* out) { binary_rows<V>(op, s, a, b, out); }
+void binary(Binary op, const Broadcast& s, const float* a, const float* b, float* out) {
+  constexpr int64_t kGrain = 1 << 14;  // elements worth a thread
+  const int64_t step_a = row_step(s, 0), step_b = row_step(s, 1);
+  with_binary<V>(op, [&](auto f) {
+    for_each_row(s, kGrain, [&](const int64_t* offsets, int64_t at, int64_t n) {
+      zip_row<V>(n, a + offsets[0], step_a, b + offsets[1], step_b, out + at, f);
+    });
+  });
+}
 
 void unary_row(Unary op, int64_t n, const float* x, float* out, float alpha, float beta) { unary_loops<V>(op, n, x, out, alpha, beta); }
 

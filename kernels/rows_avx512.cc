@@ -46,8 +46,6 @@ void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double
   unary_all<V>(op, n, x, out, static_cast<float>(alpha), static_cast<float>(beta));
 }
 
-void binary(Binary op, const Broadcast& s, const float* a, const float* b, float* out) { binary_rows<V>(op, s, a, b, out); }
-
 void unary_row(Unary op, int64_t n, const float* x, float* out, float alpha, float beta) { unary_loops<V>(op, n, x, out, alpha, beta); }
 
 void binary_row(Binary op, int64_t n, const float* a, int64_t step_a, const float* b, int64_t step_b, float* out) {

@@ -119,18 +119,6 @@ inline void binary_loops(Binary op, int64_t n, const float* a, int64_t step_a, c
   with_binary<V>(op, [&](auto f) { zip_row<V>(n, a, step_a, b, step_b, out, f); });
 }
 
-// All rows of a space, split over threads.
-template <typename V>
-inline void binary_rows(Binary op, const Broadcast& s, const float* a, const float* b, float* out) {
-  constexpr int64_t kGrain = 1 << 14;  // elements worth a thread
-  const int64_t step_a = row_step(s, 0), step_b = row_step(s, 1);
-  with_binary<V>(op, [&](auto f) {
-    for_each_row(s, kGrain, [&](const int64_t* offsets, int64_t at, int64_t n) {
-      zip_row<V>(n, a + offsets[0], step_a, b + offsets[1], step_b, out + at, f);
-    });
-  });
-}
-
 // All elements, split over threads.
 template <typename V>
 inline void unary_all(Unary op, int64_t n, const float* x, float* out, float alpha, float beta) {

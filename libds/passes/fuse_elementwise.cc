@@ -86,6 +86,12 @@ class ChainFinder {
     return count;
   }
 
+  // Whether a value is computed as often in the region as alone. Sizes that are not known yet are taken to be equal, as
+  // broadcasting leaves new symbols wherever it meets two; where they turn out to differ, the result is the same.
+  static bool as_large(const Dims& inner, const Dims& root) {
+    return std::equal(inner.begin(), inner.end(), root.begin(), root.end(), [](Dim a, Dim b) { return a == b || !a.known(); });
+  }
+
   // Producers come in from the last to the first: when one is looked at, all its readers have been.
   std::set<NodeId> grow(NodeId root) const {
     std::set<NodeId> region = {root};
@@ -103,7 +109,7 @@ class ChainFinder {
       next.erase(std::prev(next.end()));
       if (taken_[static_cast<size_t>(id)] || !is_member(id)) continue;
       const ValueId out = graph_.node(id).output(0);
-      if (*pattern_.dims(out) != dims || !is_inside(out, region)) continue;
+      if (!as_large(*pattern_.dims(out), dims) || !is_inside(out, region)) continue;
       region.insert(id);
       if (operands(region).size() > Chain::kMostOperands || lines(region) > Chain::kMostSteps) region.erase(id);
       else enqueue(id);

@@ -221,6 +221,25 @@ TEST(FuseElementwise, SmallerOperandsAreComputedAlone) {
   becomes(f, 2, "a row");  // one of the row, one of the matrix
 }
 
+// Broadcasting of two symbols gives a third: q cos + rotated sin of decoders. Whatever they turn out to be, the result holds.
+TEST(FuseElementwise, SizesThatAreNotKnown) {
+  for (int64_t length : {1, 5})
+    for (int64_t heads : {1, 3}) {
+      Formula f;
+      const auto input = [&](const char* name, Dims dims, const Shape& shape) {
+        f.given.push_back(test::random_tensor(shape, 11 + f.given.size()).cast(DType::kF32));
+        return f.rw.add_input(name, DType::kF32, std::move(dims));
+      };
+      const auto symbol = [&](const char* name) { return f.graph->symbol(name); };
+      const ValueId q = input("q", {2, symbol("h"), symbol("s"), 16}, {2, heads, 5, 16}), r = input("r", {2, symbol("h"), symbol("s"), 16}, {2, heads, 5, 16});
+      const ValueId cos = input("cos", {1, 1, symbol("t"), 16}, {1, 1, length, 16}), sin = input("sin", {1, 1, symbol("u"), 16}, {1, 1, length, 16});
+      const ValueId shift = input("shift", {2, symbol("g"), symbol("v"), 16}, {2, 3, 5, 16});
+      f.rw.add_output(f.op("Add", {f.op("Mul", {q, cos}), f.op("Mul", {r, sin})}));
+      f.rw.add_output(f.op("Add", {f.op("Mul", {q, cos}), f.op("Neg", {shift})}));
+      becomes(f, 2, fmt::format("{} of 5, {} of 3", length, heads));
+    }
+}
+
 TEST(FuseElementwise, ReadTwiceInsideIsInside) {
   Formula f;
   const ValueId x = f.input({3, 41});
