@@ -23,6 +23,8 @@ struct V {
   static F ceil(F x) { return _mm256_ceil_ps(x); }
   static F nearest(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static F exp(F x) { return exp8(x); }
+  static F expm1(F x) { return expm1_8(x); }  // of x <= 0
+  static F log(F x) { return log8(x); }
   static F sigmoid(F x) { return sigmoid8(x); }
   static F tanh(F x) { return tanh8(x); }
   static F erf(F x) { return erf8(x); }

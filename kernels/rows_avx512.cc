@@ -24,6 +24,8 @@ struct V {
   static F ceil(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
   static F nearest(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static F exp(F x) { return exp16(x); }
+  static F expm1(F x) { return expm1_16(x); }  // of x <= 0
+  static F log(F x) { return log16(x); }
   static F sigmoid(F x) { return sigmoid16(x); }
   static F tanh(F x) { return tanh16(x); }
   static F erf(F x) { return erf16(x); }

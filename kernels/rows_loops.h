@@ -52,6 +52,7 @@ inline void unary_loops(Unary op, int64_t n, const float* x, float* out, float a
     case Unary::kSigmoid: return map_row<V>(n, x, out, [](F v) { return V::sigmoid(v); });
     case Unary::kTanh: return map_row<V>(n, x, out, [](F v) { return V::tanh(v); });
     case Unary::kExp: return map_row<V>(n, x, out, [](F v) { return V::exp(v); });
+    case Unary::kLog: return map_row<V>(n, x, out, [](F v) { return V::log(v); });
     case Unary::kSqrt: return map_row<V>(n, x, out, [](F v) { return V::sqrt(v); });
     case Unary::kReciprocal: return map_row<V>(n, x, out, [=](F v) { return one / v; });
     case Unary::kNeg: return map_row<V>(n, x, out, [](F v) { return V::negative(v); });
@@ -65,6 +66,15 @@ inline void unary_loops(Unary op, int64_t n, const float* x, float* out, float a
     case Unary::kLeakyRelu: return map_row<V>(n, x, out, [=](F v) { return V::select(V::less(v, zero), a * v, v); });
     case Unary::kThresholdedRelu:
       return map_row<V>(n, x, out, [=](F v) { return V::select(V::less_or_equal(v, a), zero, v); });
+    case Unary::kElu: return map_row<V>(n, x, out, [=](F v) { return V::select(V::less(v, zero), a * V::expm1(v), v); });
+    case Unary::kCelu: return map_row<V>(n, x, out, [=](F v) { return V::select(V::less(v, zero), a * V::expm1(v / a), v); });
+    case Unary::kSelu: return map_row<V>(n, x, out, [=](F v) { return b * V::select(V::less(zero, v), v, a * V::expm1(v)); });
+    case Unary::kSoftplus:
+      // log(1 + e) as log(u) e / (u - 1), u = 1 + e rounded: what u lost, the quotient makes good.
+      return map_row<V>(n, x, out, [=](F v) {
+        const F e = V::exp(V::negative(V::absolute(v))), u = one + e;
+        return V::max(zero, v) + V::select(V::equal(u, one), e, V::log(u) * (e / (u - one)));
+      });
     case Unary::kSoftsign: return map_row<V>(n, x, out, [=](F v) { return v / (one + V::absolute(v)); });
     case Unary::kHardSigmoid: return map_row<V>(n, x, out, [=](F v) { return clamp01(a * v + b); });
     case Unary::kHardSwish: return map_row<V>(n, x, out, [=](F v) { return v * clamp01(v / V::all(6.0f) + half); });
@@ -86,9 +96,10 @@ inline void unary_loops(Unary op, int64_t n, const float* x, float* out, float a
 
 inline bool has_unary_loops(Unary op) {
   switch (op) {
-    case Unary::kRelu: case Unary::kSigmoid: case Unary::kTanh: case Unary::kExp: case Unary::kSqrt: case Unary::kReciprocal:
+    case Unary::kRelu: case Unary::kSigmoid: case Unary::kTanh: case Unary::kExp: case Unary::kLog: case Unary::kSqrt: case Unary::kReciprocal:
     case Unary::kNeg: case Unary::kAbs: case Unary::kErf: case Unary::kFloor: case Unary::kCeil: case Unary::kRound: case Unary::kSign:
-    case Unary::kLeakyRelu: case Unary::kThresholdedRelu: case Unary::kSoftsign: case Unary::kHardSigmoid:
+    case Unary::kLeakyRelu: case Unary::kElu: case Unary::kCelu: case Unary::kSelu: case Unary::kThresholdedRelu: case Unary::kSoftplus:
+    case Unary::kSoftsign: case Unary::kHardSigmoid:
     case Unary::kHardSwish: case Unary::kGelu: case Unary::kGeluTanh: case Unary::kMish: case Unary::kSwish:
       return true;
     default: return false;

@@ -62,6 +62,11 @@ TEST(Simd, FunctionsAreAccurateRelativeToTheirValue) {
   EXPECT_LE(worst_error<Unary::kSigmoid>(-80, 80, 0), 3e-7);
   EXPECT_LE(worst_error<Unary::kTanh>(-12, 12, 1e-37), 3e-7);
   EXPECT_LE(worst_error<Unary::kErf>(-6, 6, 1e-37), 4e-7);
+  EXPECT_LE(worst_error<Unary::kLog>(1e-30f, 3, 0), 2e-7);
+  EXPECT_LE(worst_error<Unary::kLog>(3, 1e20f, 0), 1e-7);
+  EXPECT_LE(worst_error<Unary::kSoftplus>(-80, 80, 0), 4e-7);
+  EXPECT_LE(worst_error<Unary::kElu>(-20, 20, 1e-37, 0.7), 4e-7);
+  EXPECT_LE(worst_error<Unary::kElu>(-1, 0, 1e-37, 1), 4e-7);
   EXPECT_LE(worst_error<Unary::kSqrt>(0, 100, 1e-37), 6e-8);
   EXPECT_LE(worst_error<Unary::kReciprocal>(0.01f, 100, 0), 6e-8);
 }
@@ -74,6 +79,8 @@ TEST(Simd, ActivationsAreAccurateRelativeToOne) {
   EXPECT_LE(worst_error<Unary::kSwish>(-40, 40, 1, 1.0), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSwish>(-8, 8, 1), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSigmoid>(-8, 8, 1, 0.2, 0.5), 5e-7);
+  EXPECT_LE(worst_error<Unary::kCelu>(-20, 20, 1, 1.3), 5e-7);
+  EXPECT_LE(worst_error<Unary::kSelu>(-20, 20, 1, 1.67, 1.05), 5e-7);
   EXPECT_LE(worst_error<Unary::kSoftsign>(-40, 40, 1e-37), 2e-7);
 }
 
@@ -151,9 +158,10 @@ TEST(Simd, Avx512ExtremesFollowTheMathLibrary) {
 
 TEST(Simd, ExtremesFollowTheMathLibrary) {
   if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
-  const std::vector<float> x = {kInf, -kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f};
+  const std::vector<float> x = {kInf, -kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f, 1.0f, -1.0f, 1e-45f, 3e-42f, 1.2e-38f, 3.4e38f};
   for (Unary op : {Unary::kRelu, Unary::kSigmoid, Unary::kTanh, Unary::kExp, Unary::kErf, Unary::kNeg, Unary::kAbs, Unary::kLeakyRelu,
-                   Unary::kFloor, Unary::kCeil, Unary::kRound, Unary::kSign, Unary::kThresholdedRelu})
+                   Unary::kFloor, Unary::kCeil, Unary::kRound, Unary::kSign, Unary::kThresholdedRelu, Unary::kLog, Unary::kElu, Unary::kCelu, Unary::kSelu,
+                   Unary::kSoftplus, Unary::kSoftsign})
     for (UnaryFn form : unary_forms()) {
       std::vector<float> fast(x.size()), exact(x.size());
       form(op, static_cast<int64_t>(x.size()), x.data(), fast.data(), 0.1, 0);
