@@ -81,9 +81,13 @@ BoundChain<T>::BoundChain(Chain chain, const Broadcast& space, const RowFunction
 template <typename T>
 void BoundChain<T>::choose_access() {
   const auto operands = static_cast<size_t>(chain_.operands);
+  std::vector<char> is_read(values_.size(), 0);
+  for (const ChainStep& s : chain_.steps)
+    for (int from : s.from)
+      if (from >= 0) is_read[static_cast<size_t>(from)] = 1;
   for (size_t i = 0; i < operands; ++i) {
     const int k = static_cast<int>(i);
-    if (is_repeated(space_, k, true)) values_[i].access = Access::kRepeated;
+    if (is_repeated(space_, k, true) || !is_read[i]) values_[i].access = Access::kRepeated;
     else if (is_whole(space_, k)) values_[i].access = Access::kWhole;
     else values_[i].access = Access::kRow;
   }

@@ -39,6 +39,7 @@ const bool added = add_cases({
     chain("one_side", {flags({3, 50}), random_tensor({50}, 2)}, {"Where x0 x1 0", "Softplus t0"}),
     chain("powers", {random_tensor({77}, 1, 0.5, 2), random_tensor({77}, 2, -2, 2)}, {"Pow x0 2", "Pow t0 x1", "Log t1", "Pow x0 1", "Div t2 t3"}),
     chain("repeated", {random_tensor({3, 40}, 1), random_tensor({1}, 2)}, {"Exp x1", "Floor t0", "Clip t0 1 1.5", "Sub t2 t1", "Mul x0 t3"}),
+    chain("unread", {random_tensor({6, 9}, 1), flags({9}), random_tensor({6, 1}, 2)}, {"Exp x0"}),
     chain("eight_operands",
           {random_tensor({5, 6, 23}, 1), random_tensor({6, 23}, 2), random_tensor({23}, 3), random_tensor({5, 1, 1}, 4), random_tensor({6, 1}, 5),
            random_tensor({5, 6, 1}, 6), random_tensor({5, 1, 23}, 7), random_tensor({}, 8)},
