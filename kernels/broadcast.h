@@ -11,7 +11,7 @@ namespace ds::kernels {
 // Up to kMaxOperands inputs over up to kMaxRank axes; stride 0 repeats an operand along an axis. Adjacent
 // axes that every operand walks evenly are merged by make_broadcast(), so equal shapes become one axis.
 struct Broadcast {
-  static constexpr int kMaxRank = 8, kMaxOperands = 3;
+  static constexpr int kMaxRank = 8, kMaxOperands = 8;
   int rank = 0, operands = 0;
   int64_t size[kMaxRank] = {};
   int64_t stride[kMaxOperands][kMaxRank] = {};

@@ -132,5 +132,43 @@ inline F8 erf8(F8 x) {
   return select(less(a, all(1.0f)), p * x, large);
 }
 
+// log(x): x = 2^k (1 + f), 1 + f between sqrt(1/2) and sqrt(2), subnormals scaled up first. Error 1e-7.
+inline F8 log8(F8 x) {
+  const F8 tiny = less(x, all(1.17549435e-38f));
+  const __m256i bits = _mm256_castps_si256(select(tiny, x * all(8388608.0f), x));
+  const __m256i n = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_castps_si256(all(0.70710678f))), 23);
+  const F8 k = _mm256_cvtepi32_ps(n) - _mm256_and_ps(tiny, all(23.0f));
+  const F8 f = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(n, 23))) - all(1.0f), u = f * f;
+  F8 p = all(-0.0763449296f);
+  p = fma(p, f, all(0.12761575f));
+  p = fma(p, f, all(-0.131601825f));
+  p = fma(p, f, all(0.142017588f));
+  p = fma(p, f, all(-0.166233569f));
+  p = fma(p, f, all(0.200012267f));
+  p = fma(p, f, all(-0.250008196f));
+  p = fma(p, f, all(0.333333313f));
+  F8 y = fma(k, all(-2.12194440054690583e-4f), f * u * p);
+  y = fma(all(-0.5f), u, y);
+  y = fma(k, all(0.693359375f), f + y);
+  y = select(_mm256_cmp_ps(x, all(3.4028235e38f), _CMP_LE_OQ), y, x);  // infinity and NaN as they are
+  y = select(less(x, all(0.0f)), all(__builtin_nanf("")), y);
+  return select(_mm256_cmp_ps(x, all(0.0f), _CMP_EQ_OQ), all(-__builtin_inff()), y);
+}
+
+// exp(x) - 1 for x <= 0, with exp8's reduction: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
+inline F8 expm1_8(F8 x) {
+  x = at_least(at_most(x, 0.0f), -60.0f);
+  const F8 k = _mm256_round_ps(x * all(1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  F8 r = fma(k, all(-0.693359375f), x);
+  r = fma(k, all(2.12194440054690583e-4f), r);
+  F8 p = all(0.0013950489f);
+  p = fma(p, r, all(0.0083688898f));
+  p = fma(p, r, all(0.041666206f));
+  p = fma(p, r, all(0.16666518f));
+  p = fma(p, r, all(0.5f));
+  const F8 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127)), 23));
+  return fma(scale, fma(p, r * r, r), scale - all(1.0f));
+}
+
 }  // namespace
 }  // namespace ds::kernels

@@ -78,5 +78,44 @@ inline F16 erf16(F16 x) {
   return _mm512_mask_mov_ps(with_sign_of(large, x), _mm512_cmp_ps_mask(a, all16(1.0f), _CMP_LT_OQ), _mm512_mul_ps(p, x));
 }
 
+// log(x): x = 2^k (1 + f), 1 + f between sqrt(1/2) and sqrt(2), subnormals scaled up first. Error 1e-7.
+inline F16 log16(F16 x) {
+  const __mmask16 tiny = _mm512_cmp_ps_mask(x, all16(1.17549435e-38f), _CMP_LT_OQ);
+  const __m512i bits = _mm512_castps_si512(_mm512_mask_mul_ps(x, tiny, x, all16(8388608.0f)));
+  const __m512i n = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_castps_si512(all16(0.70710678f))), 23);
+  F16 k = _mm512_cvtepi32_ps(n);
+  k = _mm512_mask_sub_ps(k, tiny, k, all16(23.0f));
+  const F16 f = _mm512_sub_ps(_mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(n, 23))), all16(1.0f)), u = _mm512_mul_ps(f, f);
+  F16 p = all16(-0.0763449296f);
+  p = fma(p, f, all16(0.12761575f));
+  p = fma(p, f, all16(-0.131601825f));
+  p = fma(p, f, all16(0.142017588f));
+  p = fma(p, f, all16(-0.166233569f));
+  p = fma(p, f, all16(0.200012267f));
+  p = fma(p, f, all16(-0.250008196f));
+  p = fma(p, f, all16(0.333333313f));
+  F16 y = fma(k, all16(-2.12194440054690583e-4f), _mm512_mul_ps(_mm512_mul_ps(f, u), p));
+  y = fma(all16(-0.5f), u, y);
+  y = fma(k, all16(0.693359375f), _mm512_add_ps(f, y));
+  y = _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, all16(3.4028235e38f), _CMP_LE_OQ), y);  // infinity and NaN as they are
+  y = _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, all16(0.0f), _CMP_LT_OQ), all16(__builtin_nanf("")));
+  return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, all16(0.0f), _CMP_EQ_OQ), all16(-__builtin_inff()));
+}
+
+// exp(x) - 1 for x <= 0, with exp16's reduction: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
+inline F16 expm1_16(F16 x) {
+  x = at_least(at_most(x, 0.0f), -60.0f);
+  const F16 k = _mm512_roundscale_ps(_mm512_mul_ps(x, all16(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  F16 r = fma(k, all16(-0.693359375f), x);
+  r = fma(k, all16(2.12194440054690583e-4f), r);
+  F16 p = all16(0.0013950489f);
+  p = fma(p, r, all16(0.0083688898f));
+  p = fma(p, r, all16(0.041666206f));
+  p = fma(p, r, all16(0.16666518f));
+  p = fma(p, r, all16(0.5f));
+  const F16 scale = _mm512_scalef_ps(all16(1.0f), k);
+  return fma(scale, fma(p, _mm512_mul_ps(r, r), r), _mm512_sub_ps(scale, all16(1.0f)));
+}
+
 }  // namespace
 }  // namespace ds::kernels

@@ -36,12 +36,15 @@ void clip(int64_t n, const T* x, T low, T high, T* out);
 template <typename T>
 void clip_grad(int64_t n, const T* x, const T* d_y, T low, T high, T* d_x);
 
-// The same eight floats at a time, for the functions that has_*() names. Exponentials within 4e-7 relative.
+// The same eight or sixteen floats at a time, for the functions that has_*() names. Exponentials within 4e-7 relative.
 namespace avx2 {
 bool has_unary(Unary op);
 void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double beta);
 bool has_unary_grad(Unary op);
 void unary_grad(Unary op, int64_t n, const float* operand, const float* d_y, float* d_x, double alpha, double beta);
 }  // namespace avx2
+namespace avx512 {  // of what avx2::has_unary() names
+void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double beta);
+}  // namespace avx512
 
 }  // namespace ds::kernels

@@ -3,6 +3,10 @@
 namespace ds::ops {
 
 kernels::Broadcast broadcast_space(const KernelQuery& q, std::initializer_list<size_t> operands) {
+  return broadcast_space(q, std::span(operands.begin(), operands.size()));
+}
+
+kernels::Broadcast broadcast_space(const KernelQuery& q, std::span<const size_t> operands) {
   const Shape out = q.out(0).memory_shape();
   std::vector<Shape> padded;
   for (size_t i : operands) {

@@ -28,6 +28,7 @@ void register_all_ops(OpRegistry& registry) {
   register_conv_ops(registry);
   register_fused_ops(registry);
   register_fused_matmul_ops(registry);
+  register_fused_elementwise_ops(registry);
   register_matmul_ops(registry);
   register_einsum_ops(registry);
   register_recurrent_ops(registry);

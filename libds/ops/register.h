@@ -61,5 +61,6 @@ void register_draw_ops(OpRegistry& registry);         // Random*, Multinomial, B
 void register_det_ops(OpRegistry& registry);
 void register_fused_ops(OpRegistry& registry);        // FusedConv, Reorder (internal)
 void register_fused_matmul_ops(OpRegistry& registry);  // FusedMatMul (internal)
+void register_fused_elementwise_ops(OpRegistry& registry);  // FusedElementwise (internal)
 
 }  // namespace ds

@@ -6,8 +6,8 @@
 
 #include "kernels/unary.h"
 #include "kernels/unary_math.h"
-#include "libds/ops/common.h"
 #include "libds/ops/cuda.h"
+#include "libds/ops/elementwise.h"
 #include "libds/ops/register.h"
 
 namespace ds {
@@ -66,13 +66,10 @@ constexpr UnaryOp kUnaryOps[] = {
     {"Swish", Unary::kSwish, "alpha", 1.0f},
 };
 
-struct Bound {
-  Unary op;
-  double alpha, beta;
-};
+using Bound = ops::UnaryFunction;
 
 Bound bind(const UnaryOp& row, const Node& n) {
-  Bound b{row.op, row.alpha == nullptr ? 0 : n.attr_float(row.alpha, row.alpha_default),
+  Bound b{row.op, (row.alpha != nullptr ? 1 : 0) + (row.beta != nullptr ? 1 : 0), row.alpha == nullptr ? 0 : n.attr_float(row.alpha, row.alpha_default),
           row.beta == nullptr ? 0 : n.attr_float(row.beta, row.beta_default)};
   if (row.op == Unary::kGelu) {
     const std::string approximate = n.attr_string("approximate", "none");
@@ -80,6 +77,12 @@ Bound bind(const UnaryOp& row, const Node& n) {
     else if (approximate != "none") bad_data("approximate is '{}', expected none or tanh", approximate);
   }
   return b;
+}
+
+const UnaryOp* find_row(std::string_view name) {
+  for (const UnaryOp& row : kUnaryOps)
+    if (row.name == name) return &row;
+  return nullptr;
 }
 
 // f(0) = 0 keeps the zero padding of blocked layouts.
@@ -134,17 +137,18 @@ GradFn gradient_of(const UnaryOp& row) {
 
 std::string needs_f32(const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); }
 
-KernelDef avx2_kernel(const UnaryOp& row) {
+KernelDef vector_kernel(const UnaryOp& row, Isa isa) {
   KernelDef k;
-  k.name = "avx2/unary";
-  k.isa = Isa::kAvx2;
+  k.name = isa == Isa::kAvx512 ? "avx512/unary" : "avx2/unary";
+  k.isa = isa;
   k.in_place = {{0, 0}};
   k.layout_agnostic = keeps_zero(row.op);
   k.order_agnostic = true;
   k.decline = needs_f32;
-  k.create = [&row](const KernelQuery& q) {
-    return make_kernel([f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
-      kernels::avx2::unary(f.op, n, c.input(0).data<float>(), c.output(0).mutable_data<float>(), f.alpha, f.beta);
+  const auto run = isa == Isa::kAvx512 ? kernels::avx512::unary : kernels::avx2::unary;
+  k.create = [&row, run](const KernelQuery& q) {
+    return make_kernel([run, f = bind(row, q.node), n = stored_elements(q.out(0))](const KernelContext& c) {
+      run(f.op, n, c.input(0).data<float>(), c.output(0).mutable_data<float>(), f.alpha, f.beta);
     });
   };
   return k;
@@ -184,7 +188,8 @@ void register_unary(OpRegistry& registry, const UnaryOp& row) {
     });
   };
   def.kernels = ops::cuda_kernels(def.name);
-  if (kernels::avx2::has_unary(row.op)) def.kernels.push_back(avx2_kernel(row));
+  if (kernels::avx2::has_unary(row.op))
+    for (Isa isa : {Isa::kAvx512, Isa::kAvx2}) def.kernels.push_back(vector_kernel(row, isa));
   def.kernels.push_back(k);
   registry.add(std::move(def));
 
@@ -259,6 +264,7 @@ void register_clip(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/clip";
   k.in_place = {{0, 0}};
+  k.layout_agnostic = k.order_agnostic = true;  // layouts are for whole blocks, without padding to look after
   k.create = [](const KernelQuery&) {
     return make_kernel([](const KernelContext& c) {
       dispatch_dtype(c.input(0).dtype(), [&](auto tag) {
@@ -299,6 +305,22 @@ void register_clip(OpRegistry& registry) {
 }
 
 }  // namespace
+
+namespace ops {
+
+std::optional<UnaryFunction> unary_function(const Node& node) {
+  const UnaryOp* row = node.domain.empty() ? find_row(node.op) : nullptr;
+  return row == nullptr ? std::nullopt : std::optional(bind(*row, node));
+}
+
+std::optional<UnaryFunction> unary_named(std::string_view name) {
+  Node n;
+  n.op = name;
+  if (name == "GeluTanh") n.op = "Gelu", n.attrs["approximate"] = std::string("tanh");
+  return unary_function(n);
+}
+
+}  // namespace ops
 
 void register_unary_ops(OpRegistry& registry) {
   for (const UnaryOp& row : kUnaryOps) register_unary(registry, row);

@@ -9,6 +9,7 @@
 #include "libds/passes/fuse_activation.h"
 #include "libds/passes/fuse_attention.h"
 #include "libds/passes/fuse_conv.h"
+#include "libds/passes/fuse_elementwise.h"
 #include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_norm.h"
 #include "libds/passes/fuse_qdq.h"
@@ -38,6 +39,7 @@ constexpr Pass kAutoCast = {"auto-cast", "products in bf16 where the precision a
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
 constexpr Pass kFuseQEpilogue = {"fuse-qepilogue", "8-bit products take residual additions, activations and quantization along", fuse_qepilogue};
 constexpr Pass kFuseWeightOnly = {"fuse-weight-only", "matrix products read weights of 4 and 8 bits as they are", fuse_weight_only};
+constexpr Pass kFuseElementwise = {"fuse-elementwise", "elementwise operators in a chain or a tree run in one loop", fuse_elementwise};
 constexpr Pass kDequantizeWeights = {"dequantize-weights", "weights of 8 bits that stay in float after all", dequantize_weights};
 
 struct Pipeline {
@@ -47,7 +49,8 @@ struct Pipeline {
 
 // Order matters: all others see few operators when lowering came first, folding exposes identities and equal nodes,
 // fusions want a clean graph, quantized patterns are matched before float fusions take them apart, attention is found
-// by its transposes before they move, what it makes of masks is folded and shared by all layers, and dead code goes last.
+// by its transposes before they move, what it makes of masks is folded and shared by all layers, and elementwise
+// operators are chained last, when everything else has taken its parts and dead code reads nothing any more.
 const std::vector<Pipeline>& pipelines() {
   static const std::vector<Pipeline> table = {
       {"inference",
@@ -74,6 +77,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFuseQEpilogue,
            &kAutoCast,
            &kDeadCode,
+           &kFuseElementwise,
        }},
       {"train", {&kDeadCode, &kLower}},
   };

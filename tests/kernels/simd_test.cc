@@ -31,16 +31,27 @@ std::vector<float> sweep(float low, float high) {
   return x;
 }
 
+using UnaryFn = decltype(&avx2::unary);
+
+// The vector forms that this CPU runs.
+std::vector<UnaryFn> unary_forms() {
+  std::vector<UnaryFn> forms = {avx2::unary};
+  if (cpu_isa() >= Isa::kAvx512) forms.push_back(avx512::unary);
+  return forms;
+}
+
 // Largest |error| / max(|exact|, floor).
 template <Unary op>
 double worst_error(float low, float high, double floor, double alpha = 0, double beta = 0) {
   const std::vector<float> x = sweep(low, high);
-  std::vector<float> y(x.size());
-  avx2::unary(op, static_cast<int64_t>(x.size()), x.data(), y.data(), alpha, beta);
   double worst = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    const double exact = unary_value<op, double>(static_cast<double>(x[i]), alpha, beta);
-    worst = std::max(worst, std::abs(static_cast<double>(y[i]) - exact) / std::max(std::abs(exact), floor));
+  for (UnaryFn form : unary_forms()) {
+    std::vector<float> y(x.size());
+    form(op, static_cast<int64_t>(x.size()), x.data(), y.data(), alpha, beta);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double exact = unary_value<op, double>(static_cast<double>(x[i]), alpha, beta);
+      worst = std::max(worst, std::abs(static_cast<double>(y[i]) - exact) / std::max(std::abs(exact), floor));
+    }
   }
   return worst;
 }
@@ -51,6 +62,11 @@ TEST(Simd, FunctionsAreAccurateRelativeToTheirValue) {
   EXPECT_LE(worst_error<Unary::kSigmoid>(-80, 80, 0), 3e-7);
   EXPECT_LE(worst_error<Unary::kTanh>(-12, 12, 1e-37), 3e-7);
   EXPECT_LE(worst_error<Unary::kErf>(-6, 6, 1e-37), 4e-7);
+  EXPECT_LE(worst_error<Unary::kLog>(1e-30f, 3, 0), 2e-7);
+  EXPECT_LE(worst_error<Unary::kLog>(3, 1e20f, 0), 1e-7);
+  EXPECT_LE(worst_error<Unary::kSoftplus>(-80, 80, 0), 4e-7);
+  EXPECT_LE(worst_error<Unary::kElu>(-20, 20, 1e-37, 0.7), 4e-7);
+  EXPECT_LE(worst_error<Unary::kElu>(-1, 0, 1e-37, 1), 4e-7);
   EXPECT_LE(worst_error<Unary::kSqrt>(0, 100, 1e-37), 6e-8);
   EXPECT_LE(worst_error<Unary::kReciprocal>(0.01f, 100, 0), 6e-8);
 }
@@ -63,6 +79,24 @@ TEST(Simd, ActivationsAreAccurateRelativeToOne) {
   EXPECT_LE(worst_error<Unary::kSwish>(-40, 40, 1, 1.0), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSwish>(-8, 8, 1), 5e-7);
   EXPECT_LE(worst_error<Unary::kHardSigmoid>(-8, 8, 1, 0.2, 0.5), 5e-7);
+  EXPECT_LE(worst_error<Unary::kCelu>(-20, 20, 1, 1.3), 5e-7);
+  EXPECT_LE(worst_error<Unary::kSelu>(-20, 20, 1, 1.67, 1.05), 5e-7);
+  EXPECT_LE(worst_error<Unary::kSoftsign>(-40, 40, 1e-37), 2e-7);
+}
+
+TEST(Simd, RoundingIsThePortableOneBitForBit) {
+  if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
+  std::vector<float> x = sweep(-9, 9);
+  for (float edge : {0.0f, -0.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, kInf, -kInf, 8388607.5f, 3e9f, -1e-40f}) x.push_back(edge);
+  const auto n = static_cast<int64_t>(x.size());
+  for (Unary op : {Unary::kFloor, Unary::kCeil, Unary::kRound, Unary::kSign, Unary::kThresholdedRelu, Unary::kLeakyRelu, Unary::kRelu})
+    for (UnaryFn form : unary_forms()) {
+      std::vector<float> fast(x.size()), exact(x.size());
+      form(op, n, x.data(), fast.data(), 0.3, 0);
+      unary(op, n, x.data(), exact.data(), 0.3, 0);
+      for (size_t i = 0; i < x.size(); ++i)
+        EXPECT_TRUE(fast[i] == exact[i] && std::signbit(fast[i]) == std::signbit(exact[i])) << static_cast<int>(op) << " at " << x[i];
+    }
 }
 
 // The AVX-512 functions, through the epilogues that they are made for. `exact` in double.
@@ -124,19 +158,22 @@ TEST(Simd, Avx512ExtremesFollowTheMathLibrary) {
 
 TEST(Simd, ExtremesFollowTheMathLibrary) {
   if (!has_avx2()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX2";
-  const std::vector<float> x = {kInf, -kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f};
-  for (Unary op : {Unary::kRelu, Unary::kSigmoid, Unary::kTanh, Unary::kExp, Unary::kErf, Unary::kNeg, Unary::kAbs, Unary::kLeakyRelu}) {
-    std::vector<float> fast(x.size()), exact(x.size());
-    avx2::unary(op, static_cast<int64_t>(x.size()), x.data(), fast.data(), 0.1, 0);
-    unary(op, static_cast<int64_t>(x.size()), x.data(), exact.data(), 0.1, 0);
-    for (size_t i = 0; i < x.size(); ++i) {
-      if (std::isnan(exact[i])) {
-        EXPECT_TRUE(std::isnan(fast[i])) << static_cast<int>(op) << " at " << x[i];
-      } else {
-        EXPECT_FLOAT_EQ(fast[i], exact[i]) << static_cast<int>(op) << " at " << x[i];
+  const std::vector<float> x = {kInf, -kInf, kNan, 1e30f, -1e30f, 0.0f, -0.0f, 1000.0f, -1000.0f, 1.0f, -1.0f, 1e-45f, 3e-42f, 1.2e-38f, 3.4e38f};
+  for (Unary op : {Unary::kRelu, Unary::kSigmoid, Unary::kTanh, Unary::kExp, Unary::kErf, Unary::kNeg, Unary::kAbs, Unary::kLeakyRelu,
+                   Unary::kFloor, Unary::kCeil, Unary::kRound, Unary::kSign, Unary::kThresholdedRelu, Unary::kLog, Unary::kElu, Unary::kCelu, Unary::kSelu,
+                   Unary::kSoftplus, Unary::kSoftsign})
+    for (UnaryFn form : unary_forms()) {
+      std::vector<float> fast(x.size()), exact(x.size());
+      form(op, static_cast<int64_t>(x.size()), x.data(), fast.data(), 0.1, 0);
+      unary(op, static_cast<int64_t>(x.size()), x.data(), exact.data(), 0.1, 0);
+      for (size_t i = 0; i < x.size(); ++i) {
+        if (std::isnan(exact[i])) {
+          EXPECT_TRUE(std::isnan(fast[i])) << static_cast<int>(op) << " at " << x[i];
+        } else {
+          EXPECT_FLOAT_EQ(fast[i], exact[i]) << static_cast<int>(op) << " at " << x[i];
+        }
       }
     }
-  }
 }
 
 TEST(Simd, BinaryIsBitwiseEqualToPortable) {

@@ -1,4 +1,4 @@
-// Activations and their derivatives, eight floats at a time.
+// Derivatives of activations, eight floats at a time.
 #include "kernels/simd_avx2.h"
 #include "kernels/unary.h"
 #include "libds/base/parallel.h"
@@ -11,61 +11,15 @@ constexpr int64_t kGrain = 1 << 13;  // elements worth a thread
 constexpr float kSqrtHalf = 0.70710678f, kSqrtTwoOverPi = 0.79788456f, kInvSqrtTwoPi = 0.39894228f, kGeluCubic = 0.044715f;
 
 template <typename Fn>
-void map(int64_t n, const float* x, float* out, Fn f) {
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    for_each_block(begin, end, [&](int64_t i, int64_t, auto get, auto put) { put(out + i, f(get(x + i))); });
-  });
-}
-
-template <typename Fn>
 void map_grad(int64_t n, const float* v, const float* d_y, float* d_x, Fn f) {
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     for_each_block(begin, end, [&](int64_t i, int64_t, auto get, auto put) { put(d_x + i, get(d_y + i) * f(get(v + i))); });
   });
 }
 
-inline F8 clamp01(F8 x) { return at_least(at_most(x, 1.0f), 0.0f); }
 inline F8 gelu_tanh_argument(F8 x) { return all(kSqrtTwoOverPi) * fma(all(kGeluCubic) * x * x, x, x); }
 
 }  // namespace
-
-bool has_unary(Unary op) {
-  switch (op) {
-    case Unary::kRelu: case Unary::kSigmoid: case Unary::kTanh: case Unary::kExp: case Unary::kSqrt: case Unary::kReciprocal:
-    case Unary::kNeg: case Unary::kAbs: case Unary::kErf: case Unary::kLeakyRelu: case Unary::kHardSigmoid:
-    case Unary::kHardSwish: case Unary::kGelu: case Unary::kGeluTanh: case Unary::kMish: case Unary::kSwish:
-      return true;
-    default: return false;
-  }
-}
-
-void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double beta) {
-  const F8 a = all(static_cast<float>(alpha)), b = all(static_cast<float>(beta)), zero = all(0.0f), one = all(1.0f), half = all(0.5f);
-  switch (op) {
-    case Unary::kRelu: return map(n, x, out, [=](F8 v) { return _mm256_max_ps(zero, v); });
-    case Unary::kSigmoid: return map(n, x, out, [](F8 v) { return sigmoid8(v); });
-    case Unary::kTanh: return map(n, x, out, [](F8 v) { return tanh8(v); });
-    case Unary::kExp: return map(n, x, out, [](F8 v) { return exp8(v); });
-    case Unary::kSqrt: return map(n, x, out, [](F8 v) { return _mm256_sqrt_ps(v); });
-    case Unary::kReciprocal: return map(n, x, out, [=](F8 v) { return one / v; });
-    case Unary::kNeg: return map(n, x, out, [](F8 v) { return _mm256_xor_ps(all(-0.0f), v); });
-    case Unary::kAbs: return map(n, x, out, [](F8 v) { return absolute(v); });
-    case Unary::kErf: return map(n, x, out, [](F8 v) { return erf8(v); });
-    case Unary::kLeakyRelu: return map(n, x, out, [=](F8 v) { return select(less(v, zero), a * v, v); });
-    case Unary::kHardSigmoid: return map(n, x, out, [=](F8 v) { return clamp01(a * v + b); });
-    case Unary::kHardSwish: return map(n, x, out, [=](F8 v) { return v * clamp01(v / all(6.0f) + half); });
-    case Unary::kGelu: return map(n, x, out, [=](F8 v) { return half * v * (one + erf8(v * all(kSqrtHalf))); });
-    case Unary::kGeluTanh: return map(n, x, out, [=](F8 v) { return half * v * (one + tanh8(gelu_tanh_argument(v))); });
-    case Unary::kMish:
-      // tanh(log(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2), e = exp(x); 1 to float precision beyond 20.
-      return map(n, x, out, [=](F8 v) {
-        const F8 e = exp8(at_most(v, 20.0f)), s = fma(e, e, e + e);
-        return v * (s / (s + all(2.0f)));
-      });
-    case Unary::kSwish: return map(n, x, out, [=](F8 v) { return v * sigmoid8(a * v); });
-    default: return;
-  }
-}
 
 bool has_unary_grad(Unary op) {
   switch (op) {
