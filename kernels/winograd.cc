@@ -21,6 +21,8 @@ constexpr double kVectorsPerCycle = 2, kWeightBytesPerCycle = 8;
 constexpr int64_t kInputCycles = 6, kOutputCycles = 4;
 // Weights take 16 or 36 numbers instead of 9: not for less of the time than this.
 constexpr double kLeastGain = 0.15;
+// Nor for so few pixels that weights are most of what a layer holds and reads.
+constexpr int64_t kLeastPixels = 128;
 
 // An odd number of lines, so that positions do not meet in few sets of the cache.
 int64_t odd_lines(int64_t bytes) { return (ceil_div(bytes, 64) | 1) * 64; }
@@ -149,6 +151,7 @@ WinogradIsa winograd_isa(int64_t out_tile, Isa isa) {
 
 int64_t winograd_out_tile(const NhwcConv& s) {
   if (s.kernel_h != 3 || s.kernel_w != 3 || s.stride_h != 1 || s.stride_w != 1 || s.dilation_h != 1 || s.dilation_w != 1 || s.groups != 1) return 0;
+  if (s.pixels() < kLeastPixels) return 0;
   const int64_t panels = ceil_div(s.out_channels, kPanelColumns), vectors = ceil_div(s.channels, kPanelColumns);
   // `positions` products of `rows` rows.
   const auto products = [&](int64_t rows, int64_t positions) {
