@@ -55,8 +55,9 @@ struct Arena {
 // Runs `plan`; the arena (huge-page aligned when large) is allocated here, once, unless `shared` is large enough.
 std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan, std::shared_ptr<Arena> shared = nullptr);
 
-// Runs `graph` node by node. Shapes may change from run to run.
-std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options);
+// Runs `graph` node by node. Shapes may change from run to run. Of `shared` it uses the memory for results.
+std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options,
+                                              std::shared_ptr<Arena> shared = nullptr);
 
 // Runs one node on content, by the kernels an eager run would take.
 std::vector<Tensor> evaluate_node(const Graph& graph, NodeId id, std::span<const Tensor> inputs);

@@ -7,6 +7,7 @@
 #include "libds/ir/compact.h"
 #include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
+#include "libds/mem/transient_pages.h"
 #include "libds/passes/pipeline.h"
 
 namespace ds {
@@ -23,6 +24,7 @@ PipelineOptions pipeline_options(const SessionOptions& options) {
 
 Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
     : graph_(std::move(graph)), options_(std::move(options)) {
+  const TransientPages pages;
   if (options_.threads == 0) options_.threads = num_threads();
   auto rewritten = std::make_shared<Graph>(*graph_);
   if (options_.pipeline.empty()) {
@@ -111,7 +113,7 @@ void Session::prepare(Entry& e) {
   if (e.eager_reason.empty()) plan_entry(e);
   if (!e.plan) {
     log("plan", "no static plan: {}", e.eager_reason);
-    if (!eager_) eager_ = make_eager_executor(graph_, compile_options());
+    if (!eager_) eager_ = make_eager_executor(graph_, compile_options(), arena_);
     e.executor = eager_;
   }
   if (profiling_) e.executor->enable_profile();
