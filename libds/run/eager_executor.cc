@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <map>
-#include <utility>
 
 #include "libds/base/parallel.h"
 #include "libds/ir/lower.h"
@@ -22,6 +22,7 @@ struct BoundNode {
   std::vector<TensorDesc> inputs;       // empty until the first run
   std::vector<Tensor> shape_contents;   // of the inputs that decide shapes and may change; empty: there are none
   std::vector<TensorDesc> outputs;
+  const KernelDef* def = nullptr;
   std::unique_ptr<Kernel> kernel;
 };
 
@@ -114,6 +115,18 @@ class EagerExecutor final : public Executor {
     return outputs;
   }
 
+  void enable_profile() override {
+    if (!times_.empty()) return;
+    times_.resize(graph_->node_capacity());
+    for (size_t i = 0; i < times_.size(); ++i) times_[i] = {graph_.get(), static_cast<NodeId>(i), {}, 0, 0, {}};
+  }
+  std::vector<StepTime> profile() const override {
+    std::vector<StepTime> ran;
+    for (NodeId id : order_)
+      if (!times_.empty() && times_[static_cast<size_t>(id)].runs > 0) ran.push_back(times_[static_cast<size_t>(id)]);
+    return ran;
+  }
+
  private:
   // Whose memory a value lies in.
   enum class Memory : char {
@@ -162,7 +175,17 @@ class EagerExecutor final : public Executor {
     std::shared_ptr<Buffer> own;  // large ones go at once
     if (bytes > kMostKeptWorkspace) own = Buffer::allocate(bytes, Tier::kActivations);
     else if (workspace_ == nullptr || workspace_->bytes() < bytes) workspace_ = Buffer::allocate(bytes, Tier::kActivations);
-    bound.kernel->run(KernelContext(bound.operands, outputs_, (own ? own : workspace_)->data()));
+    const KernelContext context(bound.operands, outputs_, (own ? own : workspace_)->data());
+    if (times_.empty()) {
+      bound.kernel->run(context);
+      return;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    bound.kernel->run(context);
+    StepTime& time = times_[static_cast<size_t>(&n - &graph_->node(0))];
+    time.kernel = bound.def->name;
+    time.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    time.runs += 1;
   }
 
   // Memory for a result that a kernel is about to write.
@@ -241,7 +264,10 @@ class EagerExecutor final : public Executor {
     with_context([&] { return n.label(); }, [&] {
       KernelQuery query = make_query(*graph_, id, is_state_, options_);
       if (n.has_bodies()) query.body_runner = [this](const Node& node, std::string_view attr) { return body_runner(node, attr); };
-      if (!n.def->is_view) b.kernel = select_kernel(*n.def, query).def->create(query);
+      if (!n.def->is_view) {
+        b.def = select_kernel(*n.def, query).def;
+        b.kernel = b.def->create(query);
+      }
       b.outputs = std::move(query.outputs);
     });
     for (size_t i = 0; i < n.inputs.size(); ++i)
@@ -279,6 +305,7 @@ class EagerExecutor final : public Executor {
   static constexpr size_t kMostKeptWorkspace = 1u << 20;
   std::shared_ptr<Buffer> workspace_;   // of one kernel after the other
   std::vector<Tensor*> outputs_;        // of the node that runs
+  std::vector<StepTime> times_;         // by node; empty: nobody asked
   std::map<std::pair<std::ptrdiff_t, std::string>, std::shared_ptr<BodyRunner>> runners_;  // by node and body
 };
 

@@ -9,6 +9,7 @@
 #include "libds/ir/rewriter.h"
 #include "libds/mem/transient_pages.h"
 #include "libds/passes/pipeline.h"
+#include "libds/run/parts_executor.h"
 
 namespace ds {
 
@@ -23,7 +24,9 @@ PipelineOptions pipeline_options(const SessionOptions& options) {
 }
 
 Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
-    : graph_(std::move(graph)), options_(std::move(options)) {
+    : graph_(std::move(graph)), options_(std::move(options)),
+      packed_(options_.packed ? options_.packed : std::make_shared<PackedCache>()),
+      arena_(options_.arena ? options_.arena : std::make_shared<Arena>()) {
   const TransientPages pages;
   if (options_.threads == 0) options_.threads = num_threads();
   auto rewritten = std::make_shared<Graph>(*graph_);
@@ -93,16 +96,25 @@ void Session::plan_entry(Entry& e) {
   const bool lowered = lower_nodes(rw);  // what could not be lowered without its rank
   if (lowered) specialize(rw, e.shapes, evaluate_node);
   PassContext context;
-  if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
+  remove_identities(rw, context);  // of sizes that only turned out to be the same
   e.eager_reason = unplannable_reason(*specialised);
   e.unplannable = !e.eager_reason.empty();
-  if (e.unplannable) return;
+  if (e.unplannable) {
+    if (!parts_) parts_ = make_parts_executor(graph_, *specialised, compile_options(), arena_);
+    if (!parts_) parts_ = eager_executor();
+    return;
+  }
   CompileOptions with_previous = compile_options();
   with_previous.previous = latest_;
   e.plan = compile(std::move(specialised), with_previous);
   e.executor = make_plan_executor(e.plan, arena_);
   latest_ = e.plan;
   eager_alike_ = !lowered && runs_alike_eagerly(*latest_);
+}
+
+std::shared_ptr<Executor> Session::eager_executor() {
+  if (!eager_) eager_ = make_eager_executor(graph_, compile_options(), arena_);
+  return eager_;
 }
 
 // Gives the entry the executor it should have by now.
@@ -112,9 +124,8 @@ void Session::prepare(Entry& e) {
   e.eager_reason = why_no_plan_yet(e);
   if (e.eager_reason.empty()) plan_entry(e);
   if (!e.plan) {
-    log("plan", "no static plan: {}", e.eager_reason);
-    if (!eager_) eager_ = make_eager_executor(graph_, compile_options(), arena_);
-    e.executor = eager_;
+    log("plan", "no static plan: {}{}", e.eager_reason, e.unplannable && parts_ != eager_ ? " (runs in parts)" : "");
+    e.executor = e.unplannable ? parts_ : eager_executor();
   }
   if (profiling_) e.executor->enable_profile();
 }
