@@ -93,18 +93,21 @@ class Cutter {
       return v.is_constant() && v.constant->numel() <= kMostElements;
     });
     if (!known || n.def->lower) return false;
-    // What makes more of shapes than shapes (a mask, a grid of positions) is computed by a part. That much is seen where
-    // operands are known and specialize() left the node alone.
-    const Node& there = specialised_.node(id);
-    return !there.alive || !std::all_of(there.inputs.begin(), there.inputs.end(),
-                                        [&](ValueId in) { return in == kNone || specialised_.value(in).is_constant(); });
+    // What makes more of shapes than shapes (a mask, a grid of positions) is computed by a part.
+    if (!specialised_.node(id).alive) return true;
+    return std::all_of(n.outputs.begin(), n.outputs.end(), [&](ValueId out) {
+      if (out == kNone) return true;
+      const Value& v = graph_.value(out);
+      return v.dims && all_known(*v.dims) && checked_numel(concrete(*v.dims)) <= kMostElements;
+    });
   }
 
   bool worth_a_plan(const std::vector<NodeId>& nodes) const {
     size_t steps = 0;
     for (NodeId id : nodes) {
       const Node& n = graph_.node(id);
-      if (n.def->cost && n.input(1) != kNone && graph_.value(n.input(1)).is_constant()) return true;
+      const bool weights = n.input(1) != kNone && graph_.value(n.input(1)).is_constant() && ((n.def->shape_inputs >> 1) & 1) == 0;
+      if (n.def->cost && weights) return true;
       steps += !n.def->is_view;
     }
     return steps >= kLeastSteps;

@@ -22,6 +22,24 @@ Tensor wave(Shape shape, float step = 0.37f) {
   return t;
 }
 
+Tensor whole(int64_t x, Shape shape = {}) {
+  Tensor t = Tensor::empty(DType::kI64, std::move(shape));
+  t.mutable_data<int64_t>()[0] = x;
+  return t;
+}
+
+Tensor real(float x, Shape shape = {}) {
+  Tensor t = Tensor::empty(DType::kF32, std::move(shape));
+  t.mutable_data<float>()[0] = x;
+  return t;
+}
+
+Tensor truth() {
+  Tensor t = Tensor::empty(DType::kBool, {});
+  t.mutable_data<bool>()[0] = true;
+  return t;
+}
+
 using Build = std::function<void(Graph&, Rewriter&)>;
 
 std::shared_ptr<Graph> build(const Build& write) {
@@ -32,7 +50,7 @@ std::shared_ptr<Graph> build(const Build& write) {
 }
 
 ValueId ints(Rewriter& rw, std::vector<int64_t> values) { return rw.add_constant("ints", Tensor::vector<int64_t>(values)); }
-ValueId scalar(Rewriter& rw, float x) { return rw.add_constant("scalar", Tensor::vector<float>({x}).reshaped({})); }
+ValueId scalar(Rewriter& rw, float x) { return rw.add_constant("scalar", real(x)); }
 
 ValueId conv(Rewriter& rw, ValueId x, int64_t from, int64_t to, int64_t kernel, std::string_view name) {
   const ValueId w = rw.add_constant("w", wave({to, from, kernel, kernel}, 0.71f)), b = rw.add_constant("b", wave({to}));
@@ -100,8 +118,8 @@ std::shared_ptr<Graph> detector() {
     const ValueId corners = rw.emit("Reshape", {conv(rw, y, 16, 4, 1, "boxes"), ints(rw, {1, 4, -1})});
     const ValueId boxes = rw.emit("Transpose", {corners}, {{"perm", std::vector<int64_t>{0, 2, 1}}});
     const ValueId scores = rw.emit("Sigmoid", {rw.emit("Reshape", {conv(rw, y, 16, 2, 1, "scores"), ints(rw, {1, 2, -1})})});
-    const ValueId most = rw.add_constant("most", Tensor::vector<int64_t>({20})), iou = rw.add_constant("iou", Tensor::vector<float>({0.5f}));
-    const ValueId least = rw.add_constant("least", Tensor::vector<float>({0.45f}));
+    const ValueId most = rw.add_constant("most", whole(20, {1})), iou = rw.add_constant("iou", real(0.5f, {1}));
+    const ValueId least = rw.add_constant("least", real(0.45f, {1}));
     const ValueId picked = rw.emit("NonMaxSuppression", {boxes, scores, most, iou, least}, {}, "picked");
     const ValueId rows = rw.emit("Squeeze", {rw.emit("Slice", {picked, ints(rw, {2}), ints(rw, {3}), ints(rw, {1})}), ints(rw, {1})});
     const ValueId kept = rw.emit("Gather", {rw.emit("Squeeze", {boxes, ints(rw, {0})}), rows}, {{"axis", int64_t{0}}}, "kept");
@@ -171,7 +189,7 @@ TEST(Parts, AnIfInTheMiddle) {
   for (float scale : {1.0f, -4.0f, 9.0f})
     for (int64_t h : {3, 6}) {
       Tensor x = wave({1, 4, h, 8});
-      for (float& v : x.span<float>()) v *= scale;
+      for (int64_t i = 0; i < x.numel(); ++i) x.mutable_data<float>()[i] *= scale;
       expect_same(session, g, {x}, "(If)");
     }
   EXPECT_EQ(planned_parts(session), (std::set<int>{0, 2}));
@@ -182,7 +200,7 @@ std::shared_ptr<Graph> looping() {
   return build([](Graph& g, Rewriter& rw) {
     const ValueId x = rw.add_input("x", DType::kF32, {g.symbol("n"), 6}), rounds = rw.add_input("rounds", DType::kI64, {});
     const ValueId start = rw.emit("MatMul", {x, rw.add_constant("w", wave({6, 6}))}, {}, "start");
-    const ValueId go = rw.add_constant("go", Tensor::vector<bool>({true}).reshaped({}));
+    const ValueId go = rw.add_constant("go", truth());
     const Attribute grow = body([](Graph& b, Rewriter& in) {
       in.add_input("round", DType::kI64, {});
       const ValueId condition = in.add_input("condition", DType::kBool, {});
@@ -200,14 +218,14 @@ TEST(Parts, ALoopThatGrows) {
   EXPECT_EQ(kinds(g), "sds");
   Session session = exact(g);
   for (int64_t rounds : {0, 1, 5, 5, 2})
-    for (int64_t n : {1, 4}) expect_same(session, g, {wave({n, 6}), Tensor::vector<int64_t>({rounds}).reshaped({})}, "(Loop)");
+    for (int64_t n : {1, 4}) expect_same(session, g, {wave({n, 6}), whole(rounds)}, "(Loop)");
 }
 
 TEST(Parts, SequencesAndOptionalsCross) {
   const auto g = build([](Graph& g, Rewriter& rw) {
     const ValueId x = rw.add_input("x", DType::kF32, {g.symbol("n"), 6}), at = rw.add_input("at", DType::kI64, {});
     const ValueId y = rw.emit("MatMul", {x, rw.add_constant("w", wave({6, 8}))}, {}, "y");
-    const ValueId pieces = rw.emit("SplitToSequence", {y, rw.add_constant("half", Tensor::vector<int64_t>({2}).reshaped({}))}, {{"axis", int64_t{0}}}, "pieces");
+    const ValueId pieces = rw.emit("SplitToSequence", {y, rw.add_constant("half", whole(2))}, {{"axis", int64_t{0}}}, "pieces");
     const ValueId piece = rw.emit("SequenceAt", {pieces, at}, {}, "piece");
     const ValueId z = rw.emit("MatMul", {piece, rw.add_constant("w2", wave({8, 8}))}, {}, "z");
     const ValueId wrapped = rw.emit("Optional", {z}, {}, "wrapped");
@@ -219,7 +237,7 @@ TEST(Parts, SequencesAndOptionalsCross) {
   });
   EXPECT_EQ(kinds(g), "sdsds");
   Session session = exact(g);
-  for (int64_t n : {2, 5, 9}) expect_same(session, g, {wave({n, 6}), Tensor::vector<int64_t>({n / 2 - 1}).reshaped({})}, "sequence");
+  for (int64_t n : {2, 5, 9}) expect_same(session, g, {wave({n, 6}), whole(n / 2 - 1)}, "SplitToSequence");
 }
 
 // Shape arithmetic over what NonZero makes decides shapes behind it: content for a plan, not something computed elsewhere.
@@ -230,8 +248,8 @@ TEST(Parts, ShapesBehindDynamicNodes) {
     const ValueId positions = rw.emit("Transpose", {where}, {{"perm", std::vector<int64_t>{1, 0}}}, "positions");
     const ValueId rows = rw.emit("Gather", {rw.emit("Shape", {positions}), ints(rw, {0})}, {{"axis", int64_t{0}}}, "rows");
     const ValueId shape = rw.emit("Concat", {rows, ints(rw, {4})}, {{"axis", int64_t{0}}}, "shape");
-    const ValueId zeros = rw.emit("Expand", {rw.add_constant("one", wave({1, 4})), shape}, {}, "zeros");
-    rw.add_output(rw.emit("MatMul", {zeros, rw.add_constant("w2", wave({4, 7}))}, {}, "product"));
+    const ValueId means = rw.emit("Expand", {rw.emit("ReduceMean", {rw.emit("MatMul", {x, rw.add_constant("to4", wave({6, 4}))}), ints(rw, {0})}), shape}, {}, "rows_of_means");
+    rw.add_output(rw.emit("MatMul", {means, rw.add_constant("w2", wave({4, 7}))}, {}, "product"));
     rw.add_output(shape);
     rw.add_output(rw.emit("Shape", {x}));
   });
@@ -259,7 +277,7 @@ TEST(Parts, StatesStayWhole) {
   auto g = looping();
   EXPECT_NE(kinds(g), "");
   Rewriter rw(*g);
-  const ValueId count = rw.add_constant("count", Tensor::vector<float>({1}));
+  const ValueId count = rw.add_constant("count", real(1, {1}));
   rw.add_state({count, rw.emit("Add", {count, count})});
   EXPECT_EQ(kinds(g), "");
 }
@@ -273,15 +291,15 @@ TEST(Parts, ErrorsNameTheNodeAndLeaveTheSessionWhole) {
     rw.add_output(rw.emit("MatMul", {row, rw.add_constant("w2", wave({6, 2}))}, {}, "behind"));
   });
   Session session = exact(g);
-  const std::vector<Tensor> good = {wave({7, 6}), Tensor::vector<int64_t>({-3})};
+  const std::vector<Tensor> good = {wave({7, 6}), whole(-3, {1})};
   expect_same(session, g, good, "NonZero");
   try {
-    session.run(std::vector<Tensor>{wave({7, 6}), Tensor::vector<int64_t>({1000})});
+    session.run(std::vector<Tensor>{wave({7, 6}), whole(1000, {1})});
     FAIL();
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), HasSubstr("'row' (Gather)"));
   }
-  EXPECT_THROW(session.run(std::vector<Tensor>{wave({7, 5}), Tensor::vector<int64_t>({0})}), Error);
+  EXPECT_THROW(session.run(std::vector<Tensor>{wave({7, 5}), whole(0, {1})}), Error);
   expect_same(session, g, good, "NonZero");
 }
 
