@@ -88,6 +88,7 @@ class EagerExecutor final : public Executor {
     values_.resize(graph_->value_capacity());
     for (size_t i = 0; i < values_.size(); ++i)
       if (fixed_[i]) values_[i] = *graph_->value(static_cast<ValueId>(i)).constant;
+    find_varying();
     bound_.resize(graph_->node_capacity());
     for (NodeId id : order_)
       for (ValueId in : graph_->node(id).inputs) bound_[static_cast<size_t>(id)].operands.push_back(in == kNone ? nullptr : &value(in));
@@ -135,9 +136,20 @@ class EagerExecutor final : public Executor {
     kOwn      // small, and the value keeps it from run to run
   };
 
+  // What runs put into values_: inputs, states and results.
+  void find_varying() {
+    const auto add = [&](ValueId id) {
+      if (id != kNone) varying_.push_back(static_cast<size_t>(id));
+    };
+    for (ValueId id : graph_->inputs()) add(id);
+    for (const State& s : graph_->states()) add(s.value);
+    for (NodeId id : order_)
+      for (ValueId out : graph_->node(id).outputs) add(out);
+  }
+
   void forget_values() {
-    for (size_t i = 0; i < values_.size(); ++i) {
-      if (fixed_[i] || memory_[i] == Memory::kOwn) continue;
+    for (size_t i : varying_) {
+      if (memory_[i] == Memory::kOwn) continue;
       if (values_[i].defined()) values_[i] = Tensor();
       memory_[i] = Memory::kShared;
     }
@@ -298,6 +310,7 @@ class EagerExecutor final : public Executor {
   std::vector<NodeId> last_reader_;     // by value; kNone: keep
   std::vector<BoundNode> bound_;        // by node
   std::vector<Tensor> values_;          // by value; constants are there between runs too
+  std::vector<size_t> varying_;         // values that are not fixed
   std::vector<Memory> memory_;          // by value
   BufferPool pool_;
   const std::shared_ptr<Arena> shared_;  // for results

@@ -148,7 +148,7 @@ std::string tables(const BenchReport& report, bool markdown, bool profile) {
     const RowReport& r = report.rows[i];
     out += "\n" + title(fmt::format("{}: profile", short_label(report, i)));
     if (!r.profile) {
-      out += fmt::format("none: there is no plan ({})\n", r.eager_reason);
+      out += "none: no step ran\n";
       continue;
     }
     const Peaks& peaks = report.peaks_of(r.settings.threads);
