@@ -240,6 +240,24 @@ TEST(Parts, SequencesAndOptionalsCross) {
   for (int64_t n : {2, 5, 9}) expect_same(session, g, {wave({n, 6}), whole(n / 2 - 1)}, "SplitToSequence");
 }
 
+// Small results of eager nodes stay where they are from run to run, unless somebody holds them.
+TEST(Parts, WhatACallerHoldsDoesNotChange) {
+  const auto g = build([](Graph& g, Rewriter& rw) {
+    const ValueId x = rw.add_input("x", DType::kF32, {g.symbol("n")});
+    const ValueId small = rw.emit("Neg", {x}, {}, "small");
+    const ValueId items = rw.emit("SequenceConstruct", {small, rw.emit("Exp", {small})}, {}, "items");
+    rw.add_output(items);
+    rw.add_output(rw.emit("SequenceAt", {items, rw.add_constant("first", whole(0))}));
+    rw.add_output(rw.emit("Optional", {small}));
+  });
+  Session session = exact(g);
+  const std::vector<Tensor> held = session.run(std::vector<Tensor>{wave({8}, 0.2f)});
+  for (float step : {0.9f, 0.7f}) session.run(std::vector<Tensor>{wave({8}, step)});
+  Session fresh = exact(g);
+  const std::vector<Tensor> expected = fresh.run(std::vector<Tensor>{wave({8}, 0.2f)});
+  for (size_t i = 0; i < held.size(); ++i) EXPECT_TRUE(held[i].equal_bits(expected[i])) << i;
+}
+
 // Shape arithmetic over what NonZero makes decides shapes behind it: content for a plan, not something computed elsewhere.
 TEST(Parts, ShapesBehindDynamicNodes) {
   const auto g = build([](Graph& g, Rewriter& rw) {
