@@ -90,6 +90,13 @@ bool runs_alike_eagerly(const Plan& plan) {
 }  // namespace
 
 void Session::plan_entry(Entry& e) {
+  // What runs in parts at other shapes does so at these: to look again would cost each new set of shapes a copy of the graph.
+  const auto in_parts = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& other) { return other.unplannable && parts_ != eager_; });
+  if (in_parts != entries_.end()) {
+    e.unplannable = true;
+    e.eager_reason = in_parts->eager_reason;
+    return;
+  }
   auto specialised = std::make_shared<Graph>(*graph_);
   Rewriter rw(*specialised);
   specialize(rw, e.shapes, evaluate_node);
