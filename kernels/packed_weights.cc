@@ -1,4 +1,7 @@
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -16,6 +19,7 @@
 namespace ds::kernels {
 namespace {
 
+constexpr int64_t kTogether = 8;         // panels that are packed in a row
 constexpr int64_t kLeastTapBytes = 32;  // shorter pieces cost more in pointers than they are worth
 
 Piece piece_of(const TileIsa& isa, const NhwcConv& s, int64_t element_bytes) {
@@ -34,6 +38,17 @@ int64_t pieces_of(Piece piece, const NhwcConv& s) {
 }
 
 // --- columns of depth ------------------------------------------------------------------------------
+
+// Asks for the pages of [begin, end) at once: one by one, at the first store to each, they take half as long again.
+void populate(std::byte* begin, std::byte* end) {
+#if defined(MADV_POPULATE_WRITE)
+  constexpr uintptr_t kPage = 4096;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + kPage - 1) / kPage * kPage, last = reinterpret_cast<uintptr_t>(end) / kPage * kPage;
+  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_WRITE);  // older kernels refuse
+#else
+  static_cast<void>(begin), static_cast<void>(end);
+#endif
+}
 
 // One output channel's weights in the order of packed depth, as `packed.groups` groups of 4 bytes. T is what they are
 // given as, U what they become.
@@ -89,6 +104,8 @@ void pack_conv(const NhwcConv& s, const T* w, PackedWeights& packed, bool as_giv
     const int64_t stride = groups + kPanelColumns;
     std::vector<uint32_t> gathered(static_cast<size_t>((in_order ? 1 : kPanelColumns) * stride), 0);
     for (int64_t i = begin; i < end; ++i) {
+      if (i % kTogether == 0 || i == begin)
+        populate(packed.data.data() + i * packed.panel_bytes(), packed.data.data() + std::min(end, i / kTogether * kTogether + kTogether) * packed.panel_bytes());
       const int64_t first = i % packed.panels * kPanelColumns, columns = std::min(kPanelColumns, gm - first);
       const T* from = w + (i / packed.panels * gm + first) * depth;
       const uint32_t* rows[kPanelColumns];
@@ -116,7 +133,6 @@ void pack_conv(const NhwcConv& s, const T* w, PackedWeights& packed, bool as_giv
 template <typename T, typename U, typename Convert>
 void pack_matrix_rows(const NhwcConv& s, const T* w, PackedWeights& packed, Convert convert) {
   constexpr auto kPerGroup = kGroupBytes / static_cast<int64_t>(sizeof(U));
-  constexpr int64_t kTogether = 8;  // panels
   const int64_t n = s.out_channels, depth = s.depth(), bytes = packed.panel_bytes();
   const auto pack_group = [&](int64_t p, int64_t g) {
     auto* to = reinterpret_cast<U*>(packed.data.data() + p * bytes + g * kPanelRowBytes);
@@ -134,6 +150,7 @@ void pack_matrix_rows(const NhwcConv& s, const T* w, PackedWeights& packed, Conv
   parallel_for(ceil_div(packed.panels, kTogether), 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kTogether, last = std::min(packed.panels, first + kTogether);
+      populate(packed.data.data() + first * bytes, packed.data.data() + last * bytes);
       for (int64_t g = 0; g < packed.groups; ++g)
         for (int64_t p = first; p < last; ++p) pack_group(p, g);
     }

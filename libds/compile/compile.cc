@@ -6,6 +6,7 @@
 #include "libds/compile/layout.h"
 #include "libds/compile/memory_plan.h"
 #include "libds/compile/schedule.h"
+#include "libds/mem/transient_pages.h"
 
 namespace ds {
 
@@ -266,6 +267,7 @@ class Compiler {
 }  // namespace
 
 std::shared_ptr<const Plan> compile(std::shared_ptr<const Graph> graph, const CompileOptions& options) {
+  const TransientPages pages;
   return Compiler(assign_layouts(std::move(graph), options), options).run();
 }
 

@@ -1,8 +1,9 @@
 // Executor: runs one graph at fixed input shapes, keeping its states between runs.
 //
-// Two implementations over the same kernel selection: PlanExecutor (static plan, planned memory) and
-// EagerExecutor (node by node, shapes and kernels decided on the way; takes what no plan can, such as
-// data-dependent shapes). With layouts off they agree bit for bit.
+// Three implementations over the same kernel selection: PlanExecutor (static plan, planned memory), EagerExecutor
+// (node by node, shapes and kernels decided on the way; takes what no plan can, such as data-dependent
+// shapes), and PartsExecutor, which cuts a graph into parts for the two (run/parts_executor.h). With layouts off they
+// agree bit for bit.
 //
 // An executor belongs to one thread at a time. It holds its arena for as long as it lives.
 #pragma once
@@ -19,11 +20,13 @@ namespace ds {
 
 // Time per step, filled while attached to an executor (DS_LOG=profile, ds-bench --profile).
 struct StepTime {
+  const Graph* graph = nullptr;  // that `node` is of: the executor's or its plan's
   NodeId node = kNone;
   std::string kernel;
   double seconds = 0;
   int64_t runs = 0;
-  Cost cost;  // of one run
+  Cost cost;  // of one run; nothing where the node ran eagerly
+  int part = -1;  // of the graph, where it runs in parts (run/parts_executor.h)
 };
 
 class Executor {
@@ -55,8 +58,9 @@ struct Arena {
 // Runs `plan`; the arena (huge-page aligned when large) is allocated here, once, unless `shared` is large enough.
 std::unique_ptr<Executor> make_plan_executor(std::shared_ptr<const Plan> plan, std::shared_ptr<Arena> shared = nullptr);
 
-// Runs `graph` node by node. Shapes may change from run to run.
-std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options);
+// Runs `graph` node by node. Shapes may change from run to run. Of `shared` it uses the memory for results.
+std::unique_ptr<Executor> make_eager_executor(std::shared_ptr<const Graph> graph, const CompileOptions& options,
+                                              std::shared_ptr<Arena> shared = nullptr);
 
 // Runs one node on content, by the kernels an eager run would take.
 std::vector<Tensor> evaluate_node(const Graph& graph, NodeId id, std::span<const Tensor> inputs);

@@ -56,7 +56,7 @@ class PlanExecutor final : public Executor {
 
   void enable_profile() override {
     if (!times_.empty()) return;
-    for (const Step& s : plan_->steps) times_.push_back({s.node, s.def->name, 0, 0, s.cost});
+    for (const Step& s : plan_->steps) times_.push_back({plan_->graph.get(), s.node, s.def->name, 0, 0, s.cost});
   }
   std::vector<StepTime> profile() const override { return times_; }
 

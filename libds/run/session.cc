@@ -7,7 +7,9 @@
 #include "libds/ir/compact.h"
 #include "libds/ir/lower.h"
 #include "libds/ir/rewriter.h"
+#include "libds/mem/transient_pages.h"
 #include "libds/passes/pipeline.h"
+#include "libds/run/parts_executor.h"
 
 namespace ds {
 
@@ -22,7 +24,10 @@ PipelineOptions pipeline_options(const SessionOptions& options) {
 }
 
 Session::Session(std::shared_ptr<const Graph> graph, SessionOptions options)
-    : graph_(std::move(graph)), options_(std::move(options)) {
+    : graph_(std::move(graph)), options_(std::move(options)),
+      packed_(options_.packed ? options_.packed : std::make_shared<PackedCache>()),
+      arena_(options_.arena ? options_.arena : std::make_shared<Arena>()) {
+  const TransientPages pages;
   if (options_.threads == 0) options_.threads = num_threads();
   auto rewritten = std::make_shared<Graph>(*graph_);
   if (options_.pipeline.empty()) {
@@ -85,22 +90,38 @@ bool runs_alike_eagerly(const Plan& plan) {
 }  // namespace
 
 void Session::plan_entry(Entry& e) {
+  // What runs in parts at other shapes does so at these: to look again would cost each new set of shapes a copy of the graph.
+  const auto in_parts = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& other) { return other.unplannable && parts_ != eager_; });
+  if (in_parts != entries_.end()) {
+    e.unplannable = true;
+    e.eager_reason = in_parts->eager_reason;
+    return;
+  }
   auto specialised = std::make_shared<Graph>(*graph_);
   Rewriter rw(*specialised);
   specialize(rw, e.shapes, evaluate_node);
   const bool lowered = lower_nodes(rw);  // what could not be lowered without its rank
   if (lowered) specialize(rw, e.shapes, evaluate_node);
   PassContext context;
-  if (!options_.pipeline.empty()) remove_identities(rw, context);  // of sizes that only turned out to be the same
+  remove_identities(rw, context);  // of sizes that only turned out to be the same
   e.eager_reason = unplannable_reason(*specialised);
   e.unplannable = !e.eager_reason.empty();
-  if (e.unplannable) return;
+  if (e.unplannable) {
+    if (!parts_) parts_ = make_parts_executor(graph_, *specialised, compile_options(), arena_);
+    if (!parts_) parts_ = eager_executor();
+    return;
+  }
   CompileOptions with_previous = compile_options();
   with_previous.previous = latest_;
   e.plan = compile(std::move(specialised), with_previous);
   e.executor = make_plan_executor(e.plan, arena_);
   latest_ = e.plan;
   eager_alike_ = !lowered && runs_alike_eagerly(*latest_);
+}
+
+std::shared_ptr<Executor> Session::eager_executor() {
+  if (!eager_) eager_ = make_eager_executor(graph_, compile_options(), arena_);
+  return eager_;
 }
 
 // Gives the entry the executor it should have by now.
@@ -110,9 +131,8 @@ void Session::prepare(Entry& e) {
   e.eager_reason = why_no_plan_yet(e);
   if (e.eager_reason.empty()) plan_entry(e);
   if (!e.plan) {
-    log("plan", "no static plan: {}", e.eager_reason);
-    if (!eager_) eager_ = make_eager_executor(graph_, compile_options());
-    e.executor = eager_;
+    log("plan", "no static plan: {}{}", e.eager_reason, e.unplannable && parts_ != eager_ ? " (runs in parts)" : "");
+    e.executor = e.unplannable ? parts_ : eager_executor();
   }
   if (profiling_) e.executor->enable_profile();
 }

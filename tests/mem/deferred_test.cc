@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "libds/mem/tensor.h"
+#include "libds/mem/transient_pages.h"
 
 namespace ds {
 namespace {
@@ -52,6 +53,28 @@ TEST(Deferred, TransientKeepsNothing) {
   EXPECT_TRUE(t.buffer()->pending());
   const float* made = t.data<float>();
   EXPECT_EQ(t.transient().data<float>(), made);  // there already
+}
+
+TEST(Deferred, TransientCopiesTakeTurnsInTheSamePages) {
+  Counted c;
+  const Tensor large = c.tensor(), small = c.tensor(kRows / 2);
+  const int64_t before = tier_bytes(Tier::kParameters);
+  const TransientPages outer;
+  for (int round = 0; round < 2; ++round) {
+    const TransientPages inner;
+    const Tensor first = large.transient();
+    const void* pages = first.raw();
+    const Tensor beside = small.transient();  // while the first is there
+    EXPECT_NE(beside.raw(), pages);
+    EXPECT_EQ(first.data<float>()[kRows * kColumns - 1], static_cast<float>(kRows * kColumns - 1));
+    EXPECT_EQ(beside.data<float>()[7], 7.0f);
+  }
+  const void* pages = large.transient().raw();
+  const Tensor next = small.transient();
+  EXPECT_EQ(next.raw(), pages);
+  EXPECT_EQ(next.data<float>()[kRows / 2 * kColumns - 1], static_cast<float>(kRows / 2 * kColumns - 1));
+  EXPECT_TRUE(large.buffer()->pending());
+  EXPECT_EQ(tier_bytes(Tier::kParameters), before + static_cast<int64_t>(next.bytes()));
 }
 
 TEST(Deferred, SmallTensorsAreFilledAtOnce) {

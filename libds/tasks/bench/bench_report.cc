@@ -109,7 +109,8 @@ Table steps_table(const Profile& profile) {
   Table table{{"node", "operator", "kernel", "total", "per run", "share", "FLOP/s", "B/s", "of roofline"}};
   for (size_t i = 0; i < std::min(kTopSteps, profile.steps.size()); ++i) {
     const ProfileStep& s = profile.steps[i];
-    table.push_back({s.node, s.op, s.kernel, time_text(s.seconds * static_cast<double>(profile.runs)), time_text(s.seconds),
+    const std::string node = s.part < 0 ? s.node : fmt::format("{} (part {})", s.node, s.part);
+    table.push_back({node, s.op, s.kernel, time_text(s.seconds * static_cast<double>(profile.runs)), time_text(s.seconds),
                      percent_text(s.seconds / profile.seconds), rate(s.flops, s.seconds, "FLOP/s"), rate(s.bytes, s.seconds, "B/s"),
                      percent_text(s.roofline(), 0)});
   }
@@ -147,7 +148,7 @@ std::string tables(const BenchReport& report, bool markdown, bool profile) {
     const RowReport& r = report.rows[i];
     out += "\n" + title(fmt::format("{}: profile", short_label(report, i)));
     if (!r.profile) {
-      out += fmt::format("none: there is no plan ({})\n", r.eager_reason);
+      out += "none: no step ran\n";
       continue;
     }
     const Peaks& peaks = report.peaks_of(r.settings.threads);

@@ -22,11 +22,12 @@ DType arithmetic_dtype(const Graph& graph, const Node& node) {
   return DType::kF32;
 }
 
-Profile make_profile(const Graph& graph, std::span<const StepTime> steps, const Roof& roof) {
+Profile make_profile(std::span<const StepTime> steps, const Roof& roof) {
   Profile profile;
   std::map<std::string, ProfileOp> ops;
   for (const StepTime& step : steps) {
     if (step.runs == 0) continue;
+    const Graph& graph = *step.graph;
     const Node& node = graph.node(step.node);
     ProfileStep s;
     s.node = node.name;
@@ -34,6 +35,7 @@ Profile make_profile(const Graph& graph, std::span<const StepTime> steps, const 
       if (s.node.empty() && out != kNone) s.node = graph.value(out).name;
     s.op = node.domain.empty() ? node.op : node.domain + "." + node.op;
     s.kernel = step.kernel;
+    s.part = step.part;
     s.dtype = arithmetic_dtype(graph, node);
     s.seconds = step.seconds / static_cast<double>(step.runs);
     s.flops = step.cost.flops;

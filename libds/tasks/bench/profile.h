@@ -17,6 +17,7 @@ struct ProfileStep {
   std::string node;    // name in the graph, or of its first output
   std::string op;
   std::string kernel;
+  int part = -1;       // of a graph that runs in parts
   DType dtype = DType::kF32;  // of the arithmetic: kI8 or kF32
   double seconds = 0;
   int64_t flops = 0, bytes = 0;  // bytes: operands, read and written, each once
@@ -58,7 +59,6 @@ double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& r
 // Type a node's arithmetic is done in: kI8 for integer products, else kF32.
 DType arithmetic_dtype(const Graph& graph, const Node& node);
 
-// `graph`: that the steps belong to (Plan::graph).
-Profile make_profile(const Graph& graph, std::span<const StepTime> steps, const Roof& roof);
+Profile make_profile(std::span<const StepTime> steps, const Roof& roof);
 
 }  // namespace ds::bench
