@@ -2,16 +2,10 @@
 
 #include <cstring>
 
-#include "libds/base/cpu_vendor.h"
 #include "libds/base/log.h"
 
 namespace ds {
 namespace {
-
-// Relative rates of multiply-adds, from the instructions' documented throughput: an AMX tile multiplies 16 times what
-// two AVX-512 ports do in f32, of which memory leaves about half. vdpbf16ps issues every other cycle on Intel's cores
-// (half the f32 rate: measured 0.5 on Sapphire Rapids), at full rate on AMD's Zen 4 and later (twice).
-constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
 
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
@@ -113,17 +107,14 @@ class Caster {
 
 }  // namespace
 
-double bf16_speed(Isa isa) {
-  if (isa >= Isa::kAmx) return kAmxSpeed;
-  if (isa < Isa::kVnni || !cpu_has_bf16()) return 0;
-  return cpu_vendor() == "AuthenticAMD" ? kAmdDotSpeed : kIntelDotSpeed;
-}
-
 bool auto_cast(Rewriter& rewriter, PassContext& context) {
   if (context.precision == Precision::kF32) return false;
-  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastBf16Gain) {
-    log("precision", "f32: bf16 is {} times as fast at {}", bf16_speed(context.isa), isa_name(context.isa));
-    return false;
+  if (context.precision == Precision::kAuto) {
+    const CostTable& costs = context.cost_table();
+    const double gain = costs.gain(DType::kBF16, context.isa);
+    log("precision", "{}: bf16 is {:.3g} times as fast as f32 at {}, so products are in {}", costs.text(), gain, isa_name(context.isa),
+        gain < kLeastBf16Gain ? "f32" : "bf16");
+    if (gain < kLeastBf16Gain) return false;
   }
   return Caster(rewriter).run();
 }

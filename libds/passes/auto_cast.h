@@ -10,12 +10,13 @@
 
 namespace ds {
 
-// How much faster bf16 products are than f32 on the CPU at a level of instructions: the built-in cost table. Nothing is
-// measured when a model is compiled, so that the same command gives the same bits.
-double bf16_speed(Isa isa);
-constexpr double kLeastBf16Gain = 1.2;  // below this Precision::kAuto stays with f32
+// How much faster bf16 has to be, by the table of costs (base/cost_table.h), for Precision::kAuto to leave f32.
+constexpr double kLeastBf16Gain = 1.2;
 
-// Does nothing for Precision::kF32. kAuto: where bf16_speed says that it pays. kBf16: everywhere.
+// Of an Attention node: the type (a DType) that the operands of its products are rounded to.
+constexpr const char* kProductsAttr = "products";
+
+// Does nothing for Precision::kF32. kAuto: where the table of costs says that it pays. kBf16: everywhere.
 // DS_LOG=precision tells for every product what it is computed in, and why.
 bool auto_cast(Rewriter& rewriter, PassContext& context);
 

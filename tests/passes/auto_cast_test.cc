@@ -65,6 +65,25 @@ TEST(AutoCast, ExactStaysExactAndAutoFollowsTheTable) {
   EXPECT_EQ(narrow_products(Session(graph, with(Precision::kBf16, Isa::kAvx2)).graph()), 5u);
 }
 
+TEST(AutoCast, AutoFollowsAMeasuredTable) {
+  const auto graph = network();
+  const auto products = [&](Isa level, double f32, double bf16) {
+    auto costs = std::make_shared<CostTable>();
+    costs->cpu = "measured";
+    costs->rate(DType::kF32, level) = f32;
+    costs->rate(DType::kBF16, level) = bf16;
+    SessionOptions options = with(Precision::kAuto, level);
+    options.costs = costs;
+    return narrow_products(Session(graph, options).graph());
+  };
+  EXPECT_EQ(products(Isa::kAvx2, 10, 20), 5u);
+  EXPECT_EQ(products(Isa::kAvx2, 10, 12), 5u);
+  EXPECT_EQ(products(Isa::kAvx2, 10, 11.9), 0u);
+  EXPECT_EQ(products(Isa::kAmx, 10, 9), 0u);   // the built-in table says otherwise
+  EXPECT_EQ(products(Isa::kAmx, 0, 9), 0u);    // unknown
+  EXPECT_EQ(products(Isa::kAmx, 10, 0), 0u);
+}
+
 TEST(AutoCast, ResultsBetweenConvolutionsAreStoredNarrow) {
   const Session session(network(), with(Precision::kBf16, cpu_isa()));
   size_t narrow = 0;
@@ -103,6 +122,8 @@ TEST(Device, MapsWhatIsAskedFor) {
   EXPECT_THROW(map_device({"cuda:0", false}), Error);
   EXPECT_THROW(map_device({"tpu", true}), Error);
   EXPECT_THROW(map_device({"cpu", true, "fp8"}), Error);
+  EXPECT_EQ(map_device({"cpu", true, "auto"}).costs, nullptr);
+  EXPECT_THROW(map_device({"cpu", true, "auto", 1, "/no/such/costs.json"}), Error);
 }
 
 }  // namespace
