@@ -300,6 +300,16 @@ KernelDef attention_kernel(const char* name, Isa isa, AttentionFn<float> fn) {
   return k;
 }
 
+KernelDef amx_attention_kernel() {
+  KernelDef k = attention_kernel("amx/attention", Isa::kAmx, {kernels::amx::attention_scratch, kernels::amx::attention});
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (q.in(kQ).dtype != DType::kF32) return "needs f32";
+    if (q.node.attr_int(ops::kProductsAttr, 0) != static_cast<int64_t>(DType::kBF16)) return "its products are exact";
+    return ops::require(kernels::amx::attention_gains(bind(q).a), "few rows share keys, so memory is the bound");
+  };
+  return k;
+}
+
 KernelDef portable_attention_kernel() {
   KernelDef k;
   k.name = "portable/attention";
@@ -330,7 +340,7 @@ void register_attention(OpRegistry& registry) {
   def.widens_halves = true;
   namespace avx2 = kernels::avx2;
   namespace avx512 = kernels::avx512;
-  def.kernels = {attention_kernel("avx512/attention", Isa::kAvx512, {avx512::attention_scratch, avx512::attention}),
+  def.kernels = {amx_attention_kernel(), attention_kernel("avx512/attention", Isa::kAvx512, {avx512::attention_scratch, avx512::attention}),
                  attention_kernel("avx2/attention", Isa::kAvx2, {avx2::attention_scratch, avx2::attention}), portable_attention_kernel()};
   registry.add(std::move(def));
 }

@@ -5,6 +5,10 @@
 
 namespace ds::ops {
 
+// Attribute of an Attention node: the type (a DType) that its products round their operands to, where a kernel does
+// (passes/auto_cast.h sets it). Absent: they are exact. Never in files.
+constexpr const char* kProductsAttr = "products";
+
 // Sizes of an Attention node, named as in kernels/attention.h; S counts past keys too. `split`: Q, K and V
 // are [B, length, heads * size], else [B, heads, length, size].
 template <typename Size>

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "libds/base/log.h"
+#include "libds/ops/attention.h"
 
 namespace ds {
 namespace {
@@ -12,11 +13,14 @@ constexpr int64_t kLeastDepth = 16;
 
 class Caster {
  public:
-  explicit Caster(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
+  Caster(Rewriter& rewriter, Isa isa) : isa_(isa), graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
 
   bool run() {
     for (NodeId id : graph_.order())
-      if (graph_.node(id).alive) cast_weights(id);
+      if (graph_.node(id).alive) {
+        cast_weights(id);
+        round_attention(id);
+      }
     for (NodeId id : graph_.order())
       if (graph_.node(id).alive) narrow_result(id);
     return changed_;
@@ -68,6 +72,16 @@ class Caster {
     replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), std::move(attrs));
   }
 
+  void round_attention(NodeId id) {
+    const Node& n = graph_.node(id);
+    if (!n.alive || !n.is("Attention")) return;
+    const char* why = graph_.value(n.input(0)).dtype != DType::kF32 ? "f32: not f32" : isa_ < Isa::kAmx ? "f32: needs AMX" : "";
+    log("precision", "{}: {}", n.label(), *why == '\0' ? "bf16" : why);
+    if (*why != '\0') return;
+    rw_.set_attr(id, ops::kProductsAttr, static_cast<int64_t>(DType::kBF16));
+    changed_ = true;
+  }
+
   void replace(NodeId id, const char* op, std::vector<ValueId> inputs, Attributes attrs) {
     const std::string name = graph_.node(id).name;
     rw_.replace_uses(graph_.node(id).outputs[0], rw_.emit(op, std::move(inputs), std::move(attrs), name));
@@ -99,6 +113,7 @@ class Caster {
     replace(id, "FusedConv", n.inputs, std::move(attrs));
   }
 
+  Isa isa_;
   Graph& graph_;
   Rewriter& rw_;
   std::vector<char> is_state_;
@@ -116,7 +131,7 @@ bool auto_cast(Rewriter& rewriter, PassContext& context) {
         gain < kLeastBf16Gain ? "f32" : "bf16");
     if (gain < kLeastBf16Gain) return false;
   }
-  return Caster(rewriter).run();
+  return Caster(rewriter, context.isa).run();
 }
 
 }  // namespace ds
