@@ -16,6 +16,10 @@ struct AttentionSizes {
   bool split = false;
   Size B, H, G, L, S, D, E, past;
 };
+// An attribute that counts heads, and elements a head of a token's `hidden`; `what` has them.
+int64_t heads_of(const Node& node, const char* attr);
+int64_t divided(int64_t hidden, int64_t heads, const char* what);
+
 // From the shapes of a node whose inputs are all known.
 AttentionSizes<int64_t> attention_sizes(const Node& node, const Shape& q, const Shape& k, const Shape& v, const Shape& past);
 
