@@ -43,7 +43,7 @@ CostTable from_throughput() {
   set(DType::kI8, Isa::kAvx512, kPorts * 16 * 4 / 3);
   set(DType::kI8, Isa::kVnni, kPorts * 16 * 4);
   set(DType::kI8, Isa::kAmx, 2 * t.rate(DType::kBF16, Isa::kAmx));
-  t.bandwidth = 4;  // 10 GB/s for one of many cores at 2.5 GHz, as servers have them
+  t.bandwidth = 8;  // of one of many cores, as servers have them: 20 GB/s at 2.5 GHz
   return t;
 }
 
@@ -59,6 +59,15 @@ double CostTable::rate(DType dtype, Isa level) const {
 double CostTable::gain(DType dtype, Isa level) const {
   const double f32 = rate(DType::kF32, level);
   return f32 > 0 ? rate(dtype, level) / f32 : 0;
+}
+
+double CostTable::gain(DType dtype, Isa level, int64_t rows) const {
+  const double narrow = rate(dtype, level), f32 = rate(DType::kF32, level), n = static_cast<double>(rows);
+  if (narrow <= 0 || f32 <= 0) return 0;
+  const auto seconds = [&](double rate, DType type) {
+    return n / rate + (bandwidth > 0 ? static_cast<double>(dtype_size(type)) / bandwidth : 0);
+  };
+  return seconds(f32, DType::kF32) / seconds(narrow, dtype);
 }
 
 std::string CostTable::hash() const {

@@ -26,7 +26,9 @@ struct CostTable {
   // Of packed products (kernels/packed_product.h) of operands of this type at a level of instructions; 8 bits: u8 times
   // s8. 0: unknown, or there is no such kernel.
   double rates[kCostTypeCount][kIsaLevels] = {};
-  double bandwidth = 0;  // read from memory; 0: unknown
+  // Bytes that weights are read with: from the last level of cache, so that what lies there is not judged by memory, which
+  // is slower yet. 0: unknown.
+  double bandwidth = 0;
 
   // Of measured tables; empty in the built-in one.
   std::string cpu;      // cpu_model()
@@ -40,6 +42,9 @@ struct CostTable {
   double rate(DType dtype, Isa level) const;  // 0 for types that have no row
   // How many times as fast as f32 products at this level; 0 where one of the two is unknown.
   double gain(DType dtype, Isa level) const;
+  // The same for a product with so many rows on the left, in which reading weights counts: every weight takes
+  // rows / rate + bytes / bandwidth.
+  double gain(DType dtype, Isa level, int64_t rows) const;
 
   bool built_in() const { return cpu.empty(); }
   // 16 hexadecimal digits that change with anything that a choice could rest on.

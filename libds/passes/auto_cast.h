@@ -16,7 +16,8 @@ namespace ds {
 // How much faster bf16 has to be, by the table of costs (base/cost_table.h), for Precision::kAuto to leave f32.
 constexpr double kLeastBf16Gain = 1.2;
 
-// Does nothing for Precision::kF32. kAuto: where the table of costs says that it pays. kBf16: everywhere.
+// Does nothing for Precision::kF32. kAuto: where the table of costs says that it pays, product by product: where rows are few and their
+// number is known before the model is given its shapes, weights of half the size count, too. kBf16: everywhere.
 // DS_LOG=precision tells for every product what it is computed in, and why.
 bool auto_cast(Rewriter& rewriter, PassContext& context);
 

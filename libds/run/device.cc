@@ -19,8 +19,9 @@ std::string explain(const DeviceChoice& c) {
   const double speed = costs.gain(DType::kBF16, c.isa);
   const char* products = c.precision == Precision::kF32 ? "f32, exact"
                          : c.precision == Precision::kBf16 ? "bf16, as asked for"
-                         : speed >= kLeastBf16Gain         ? "bf16"
-                                                           : "f32";
+                         : speed >= kLeastBf16Gain                                 ? "bf16"
+                         : costs.gain(DType::kBF16, c.isa, 1) >= kLeastBf16Gain ? "f32, in bf16 where rows are few"
+                                                                                : "f32";
   std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, products);
   if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {:.3g} times the rate of f32; {})", speed, costs.text());
   return text;

@@ -71,21 +71,22 @@ double peak_flops(DType dtype, int threads) {
   return peak;
 }
 
-double peak_bandwidth(int threads) {
+double peak_bandwidth(int threads, int64_t bytes) {
   static std::mutex mutex;
-  static std::map<int, double> known;
+  static std::map<std::pair<int, int64_t>, double> known;
   threads = std::max(1, threads);
   std::lock_guard lock(mutex);
-  double& peak = known[threads];
+  double& peak = known[{threads, bytes}];
   if (peak != 0) return peak;
-  constexpr int64_t kBlock = 1 << 16, kBlocks = (512 << 20) / kBlock;
-  std::vector<std::byte> buffer(static_cast<size_t>(kBlock * kBlocks), std::byte{1});
+  constexpr int64_t kBlock = 1 << 16;
+  const int64_t blocks = std::max<int64_t>(1, bytes / kBlock);
+  std::vector<std::byte> buffer(static_cast<size_t>(kBlock * blocks), std::byte{1});
   const int threads_before = num_threads();
   set_num_threads(threads);
   std::atomic<int64_t> sink{0};
   for (int pass = 0; pass < 8; ++pass) {
     const double start = now_seconds();
-    parallel_for(kBlocks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
       int64_t sum = 0;
       for (int64_t b = begin; b < end; ++b) sum += kernels::read_bytes(buffer.data() + b * kBlock, kBlock);
       sink += sum;

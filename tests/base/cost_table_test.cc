@@ -72,6 +72,18 @@ TEST(CostTable, BuiltInRatiosFollowTheInstructions) {
   EXPECT_EQ(t.gain(DType::kF64, Isa::kAvx2), 0);  // has no row
 }
 
+TEST(CostTable, FewRowsGainByReadingLess) {
+  CostTable t;
+  EXPECT_EQ(t.gain(DType::kBF16, Isa::kVnni, 1), 0);
+  t.rate(DType::kF32, Isa::kVnni) = 32;
+  t.rate(DType::kBF16, Isa::kVnni) = 16;
+  EXPECT_DOUBLE_EQ(t.gain(DType::kBF16, Isa::kVnni, 1), 0.5);  // nothing is known of reading
+  t.bandwidth = 8;
+  EXPECT_DOUBLE_EQ(t.gain(DType::kBF16, Isa::kVnni, 1), (1.0 / 32 + 0.5) / (1.0 / 16 + 0.25));
+  EXPECT_DOUBLE_EQ(t.gain(DType::kBF16, Isa::kVnni, 8), 1);
+  EXPECT_NEAR(t.gain(DType::kBF16, Isa::kVnni, 1 << 30), 0.5, 1e-6);
+}
+
 TEST(CostTable, HashIsOfAllButTheDateAndTheFile) {
   const CostTable t = measured();
   EXPECT_THAT(t.hash(), testing::MatchesRegex("[0-9a-f]{16}"));

@@ -85,6 +85,23 @@ TEST(AutoCast, AutoFollowsAMeasuredTable) {
   EXPECT_EQ(products(Isa::kAmx, 10, 0), 0u);
 }
 
+TEST(AutoCast, ProductsOfFewRowsGainByWeightsOfHalfTheSize) {
+  const auto products = [](double bandwidth) {
+    auto costs = std::make_shared<CostTable>();
+    costs->cpu = "measured";
+    costs->rate(DType::kF32, Isa::kAvx2) = 32;
+    costs->rate(DType::kBF16, Isa::kAvx2) = 16;
+    costs->bandwidth = bandwidth;
+    SessionOptions options = with(Precision::kAuto, Isa::kAvx2);
+    options.costs = costs;
+    return narrow_products(Session(network(), options).graph());
+  };
+  EXPECT_EQ(products(8), 1u);     // the matrix product of two rows; convolutions have 286
+  EXPECT_EQ(products(1e6), 0u);   // reading costs nothing
+  EXPECT_EQ(products(0), 0u);     // unknown
+  EXPECT_EQ(products(0.01), 5u);  // nothing else counts
+}
+
 TEST(AutoCast, ResultsBetweenConvolutionsAreStoredNarrow) {
   const Session session(network(), with(Precision::kBf16, cpu_isa()));
   size_t narrow = 0;

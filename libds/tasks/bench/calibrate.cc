@@ -30,6 +30,9 @@ struct ProductShape {
 };
 constexpr ProductShape kShapes[] = {{128, 768, 768}, {196, 1024, 256}, {24, 768, 2304}};
 
+// More than the cores' own caches hold, and less than the one they share on most machines.
+constexpr int64_t kBandwidthBytes = int64_t{6} << 20;
+
 constexpr int kLeastRuns = 3, kMostRuns = 25;
 constexpr double kSeconds = 0.12;  // of runs of one kernel at one shape, once there are kLeastRuns
 
@@ -110,7 +113,7 @@ CostTable calibrate(int threads) {
       }
       table.rate(dtype, static_cast<Isa>(level)) = rate;
     }
-  table.bandwidth = rounded(peak_bandwidth(table.threads) * 1e-9);
+  table.bandwidth = rounded(peak_bandwidth(table.threads, table.threads * kBandwidthBytes) * 1e-9);
   set_num_threads(threads_before);
   return table;
 }
@@ -125,9 +128,9 @@ std::string calibration_text(const CostTable& t, const std::string& path) {
       rows.back().push_back(rate > 0 ? fmt::format("{:.4g}", rate) : "-");
     }
   }
-  return fmt::format("{}, {}\n\n{}\nmemory: {:.4g} GB/s\nbf16 runs at {:.3g} times the rate of f32 at {}\nwritten to {}, hash {}; name it by --costs or DS_COSTS\n", t.cpu,
+  return fmt::format("{}, {}\n\n{}\nweights are read at {:.4g} GB/s\nbf16 runs at {:.3g} times the rate of f32 at {}, {:.3g} times for one row\nwritten to {}, hash {}; name it by --costs or DS_COSTS\n", t.cpu,
                      t.threads == 1 ? "1 thread" : fmt::format("{} threads", t.threads), plain_table(rows, 1), t.bandwidth,
-                     t.gain(DType::kBF16, t.isa), isa_name(t.isa), path, t.hash());
+                     t.gain(DType::kBF16, t.isa), isa_name(t.isa), t.gain(DType::kBF16, t.isa, 1), path, t.hash());
 }
 
 }  // namespace ds::bench

@@ -8,8 +8,7 @@
 namespace ds::bench {
 
 // Rates of packed products at every level up to the one in force, each the geometric mean over a few shapes of the
-// median of several runs, and the bandwidth of reading memory, with `threads` threads (at least 1). Takes some seconds
-// and 512 MiB. Types without a kernel stay 0.
+// median of several runs, and the bandwidth of reading weights, with `threads` threads (at least 1). Takes some seconds. Types without a kernel stay 0.
 CostTable calibrate(int threads);
 
 // A table for people; `path`: where it was written.
