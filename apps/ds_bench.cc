@@ -149,7 +149,7 @@ void add_calibrate(Command& bench) {
   auto args = std::make_shared<Args>();
   Command& c = bench.subcommand(
       "calibrate", "measure what this CPU's products and memory cost",
-      "Measures how fast matrix products in f32, bf16 and 8 bits run at every level of instructions that this CPU has, and how fast memory is "
+      "Measures how fast matrix products in f32, bf16 and 8 bits run at every level of instructions that this CPU has, and how fast weights are "
       "read, in a few seconds, and writes the table to a file: that of --output, or $XDG_CACHE_HOME/ds/costs.json "
       "(~/.cache/ds/costs.json). Let the machine be idle meanwhile.\n\n"
       "Programs go by built-in numbers, and by such a table only where --costs or DS_COSTS names it, so that the same command gives "
