@@ -32,7 +32,7 @@ inline __m512i pairs(__m512 low, __m512 high) {
 }
 
 class AmxProducts {
-  static constexpr int64_t kLanes = 32, kPanels = 2, kDepth = 32;
+  static constexpr int64_t kLanes = 32, kDepth = 32;
   static constexpr int64_t kBf16 = 2;
 
  public:
