@@ -1,11 +1,13 @@
-// ds-bench: run, verify, inspect and time models.
+// ds-bench: run, verify, inspect and time models; measure what a CPU can do.
 #include <cstdio>
 #include <memory>
 
 #include "apps/common/options.h"
+#include "libds/base/cost_file.h"
 #include "libds/base/file.h"
 #include "libds/tasks/bench/baseline.h"
 #include "libds/tasks/bench/bench.h"
+#include "libds/tasks/bench/calibrate.h"
 #include "libds/tasks/bench/sweep.h"
 #include "libds/tasks/inspect/inspect.h"
 #include "libds/tasks/inspect/ops_page.h"
@@ -34,7 +36,7 @@ void add_run(Command& bench) {
   c.option("--input,-i", &args->input, "NPZ", "inputs, keyed by name; - for standard input").required().file();
   c.option("--output,-o", &args->output, "NPZ", "where to write the outputs; - for standard output").required().file();
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
-  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision);
+  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kCosts);
   c.example("ds-bench run model.onnx --input x.npz --output y.npz", "Write what the model returns");
   c.body([args](const Command&) {
     ds::SessionOptions options;
@@ -76,7 +78,7 @@ void add_verify(Command& bench) {
   c.option("--atol", &o.tolerance.atol, "A", "absolute tolerance").min(0);
   c.flag("--bisect", &o.bisect, "name the first node that diverges");
   c.flag("--no-static", &args->no_static, "run node by node instead of by a plan");
-  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDevice | ds::cli::kPrecision);
+  c.common(&args->common, ds::cli::kSeed | ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kCosts);
   c.example("ds-bench verify model.onnx --input x.npz --reference y.npz --rtol 1e-4 --atol 1e-5", "Check against another runtime");
   c.example("ds-bench verify new.onnx --reference old.onnx --shape batch:1 --shape batch:4 --bisect", "Find where two models part");
   c.body([args](const Command&) {
@@ -139,6 +141,37 @@ void add_ops(Command& bench) {
   });
 }
 
+void add_calibrate(Command& bench) {
+  struct Args {
+    std::string output;
+    ds::cli::Common common;
+  };
+  auto args = std::make_shared<Args>();
+  Command& c = bench.subcommand(
+      "calibrate", "measure what this CPU's products and memory cost",
+      "Measures how fast matrix products in f32, bf16 and 8 bits run at every level of instructions that this CPU has, and how fast weights are "
+      "read, in a few seconds, and writes the table to a file: that of --output, or $XDG_CACHE_HOME/ds/costs.json "
+      "(~/.cache/ds/costs.json). Let the machine be idle meanwhile.\n\n"
+      "Programs go by built-in numbers, and by such a table only where --costs or DS_COSTS names it, so that the same command gives "
+      "the same bits. Results tell the hash of the table, which leaves out the date. A table of another CPU or of another version of ds, or one that was "
+      "changed, is refused (65).");
+  c.option("--output,-o", &args->output, "FILE", "where to write the table; - for standard output, and nothing else there").file().default_text("costs.json in the cache");
+  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kJson);
+  c.example("ds-bench calibrate --threads 4", "Measure with four threads");
+  c.example("ds-bench model.onnx --precision fp32,auto --costs ~/.cache/ds/costs.json", "Use the table");
+  c.body([args](const Command&) {
+    const std::string path = args->output.empty() ? ds::make_default_cost_folder() : args->output;
+    ds::check_writable(path);
+    const ds::CostTable table = ds::bench::calibrate(args->common.threads);
+    const std::string text = ds::cost_file_text(table);
+    ds::write_file_atomic(path, text);
+    if (path == "-") return 0;
+    if (args->common.json) print(text);
+    else if (!args->common.quiet) print(ds::bench::calibration_text(table, path));
+    return 0;
+  });
+}
+
 constexpr const char* kTimingDescription =
     "Times one or more ONNX models side by side. Each model at each --precision, number of --threads and --batch is a row. All rows "
     "are loaded and planned, then each round runs every row once, in changing order, so that whatever disturbs the machine disturbs "
@@ -151,7 +184,7 @@ constexpr const char* kTimingDescription =
     "--vary walks through the sizes of a dimension instead of repeating one: DIM:FROM-TO, or DIM:FROM-TO/STEP, where DIM is a symbolic "
     "dimension or INPUT[AXIS]. Dimensions given by several --vary advance together. At each size, the first run (which plans) is "
     "timed, then --iterations runs (by default 3) of the same size; after all sizes each is returned to once. The times of the table are those of the first runs.\n\n"
-    "--profile adds where the time of a run goes: per operator and for the steps that take longest, with the kernel chosen and the part "
+    "--profile adds where the time of a run goes: per operator and for the steps that take longest, with the kernel chosen, the type its arithmetic is done in and the part "
     "of what the roofline allows, min(peak of arithmetic, FLOPs / bytes x peak of memory), both peaks measured on this machine. Steps "
     "whose operands lie in caches may exceed it.\n\n"
     "--baseline compares with what an earlier run wrote by --output or --format json, row by row (same file name, input shapes, threads and "
@@ -213,6 +246,7 @@ void add_timing(Command& c) {
   c.option("--batch", &o.batches, "N,...", "sizes of an open first axis").range(1, 1 << 24).default_text("1");
   c.option("--threads", &o.threads, "N,...", "CPU threads to use").range(0, 1024).default_text("all");
   c.choices("--precision", &o.precisions, ds::precision_names(), ds::cli::kPrecisionHelp);
+  c.option("--costs", &o.costs, "FILE", ds::cli::kCostsHelp).file();
   c.group("Timing");
   c.option("--iterations", &o.iterations, "N", "rounds to time").range(1, 1e6).default_text("as --duration allows");
   c.option("--duration", &o.duration, "S", "seconds to time each row").range(0, 86400);
@@ -244,6 +278,7 @@ Command make_command() {
   add_run(c);
   add_verify(c);
   add_inspect(c);
+  add_calibrate(c);
   add_ops(c);
   return c;
 }

@@ -48,7 +48,7 @@ Command make_command() {
   c.option("--max-connections", &args->serve.limits.max_connections, "N", "most open connections").range(1, 1 << 20);
   c.option("--io-threads", &args->serve.io_threads, "N", "threads that read requests and write replies").range(1, 256);
   c.option("--drain-s", &args->drain_s, "S", "longest to wait for requests under way when told to stop").range(0, 86400);
-  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kConfig | ds::cli::kDevice | ds::cli::kPrecision);
+  c.common(&args->common, ds::cli::kThreads | ds::cli::kQuiet | ds::cli::kConfig | ds::cli::kDevice | ds::cli::kPrecision | ds::cli::kCosts);
   c.ignore_sigpipe();
   c.example("ds-serve digits.onnx --port 8000", "Serve a model as http://127.0.0.1:8000/v2/models/digits");
   c.example("curl -s 127.0.0.1:8000/v2/models/digits", "Ask for its inputs and outputs");
@@ -65,6 +65,7 @@ Command make_command() {
     // Of each instance; without it the machine's cores are shared out.
     o.threads = command.given("threads") ? args->common.threads : 0;
     o.precision = args->common.target.precision;
+    o.costs = args->common.target.costs;
     return ds::serve::serve(o);
   });
   return c;

@@ -60,6 +60,15 @@ int64_t attention_scratch(const Attention& a, int parts);
 void attention(const Attention& a, const AttentionOperands<float>& o, int parts, float* scratch);
 }  // namespace avx512
 
+// The same with both products in bf16 on AMX (kernels/attention_amx.cc), except for tasks of few rows. The sums, the softmax,
+// `scores` and `log_sum` are f32.
+namespace amx {
+int64_t attention_scratch(const Attention& a, int parts);
+void attention(const Attention& a, const AttentionOperands<float>& o, int parts, float* scratch);
+// Whether there are tasks of more rows than that.
+bool attention_gains(const Attention& a);
+}  // namespace amx
+
 // Rotary position embedding (Su et al., 2021): the first R elements of each head are rotated in pairs,
 // (j, j + R/2) or, interleaved, (2j, 2j+1), by the angle whose cosine and sine are at row `at` of the
 // tables [., R/2]; the rest is copied. x and y [B, L, H] heads of D elements in layout `x` and `y`.

@@ -4,7 +4,7 @@
 // tiles of kKeys, with a running maximum m and sum l for each row: the scores of a tile exist, those of a row
 // never do.
 //
-//   wide    rows lie across the lanes, so nothing is transposed but q on the way in and y on the way out:
+//   wide    rows lie across the lanes, so nothing is transposed but q on the way in and y on the way out. Products:
 //             s [key, row] = k [key, D] qt [D, row]      acc [E, row] += v [key, E]^T p [key, row]
 //           and keys and values are read where they lie, one number at a time, broadcast to all rows.
 //   narrow  few rows (decoding): keys and values are read in vectors, once, and memory is the bound:
@@ -27,25 +27,20 @@
 namespace ds::kernels {
 namespace {
 
-constexpr float kLog2E = 1.44269504088896341f;
-constexpr float kNever = -__builtin_inff();
-
-template <typename Simd>
+template <typename Simd, typename Products = RegisterProducts<Simd>>
 class AttentionTiles {
   using V = typename Simd::V;
-  static constexpr int64_t W = Simd::kWidth, kLanes = 2 * W, kNarrow = W / 2, kKeys = 64;
+  static constexpr int64_t W = Simd::kWidth, kLanes = 2 * W, kNarrow = W / 2, kKeys = kAttentionKeys;
   // A chunk is no shorter, and there are no more chunks than it takes for so many tasks.
   static constexpr int64_t kChunk = 256, kTasks = 64;
 
  public:
-  AttentionTiles(const Attention& a, const AttentionOperands<float>& o, float* scratch)
-      : a_(a), o_(o), group_(a.H / a.G), d_(padded(a.D)), e_(padded(a.E)) {
-    q_ = scratch;
-    acc_ = q_ + kLanes * d_;
-    s_ = acc_ + kLanes * e_;
-    k_ = s_ + kLanes * kKeys;
-    v_ = k_ + kKeys * d_;
-  }
+  AttentionTiles(const Attention& a, const AttentionOperands<float>& o, float* shared, float* scratch)
+      : a_(a), o_(o), group_(a.H / a.G), d_(padded(a.D)), e_(padded(a.E)), q_(scratch), acc_(q_ + kLanes * d_), s_(acc_ + kLanes * e_),
+        products_(a, o, shared, s_ + kLanes * kKeys) {}
+
+  // Rows of a task at which it is still narrow.
+  static constexpr int64_t most_narrow() { return kNarrow; }
 
   static int64_t blocks(const Attention& a) { return (a.H / a.G * a.L + kLanes - 1) / kLanes; }
   static int64_t tasks(const Attention& a) { return a.B * a.G * blocks(a); }
@@ -54,7 +49,7 @@ class AttentionTiles {
     const int64_t chunks = most < wanted ? most : wanted;
     return chunks > 1 ? chunks : 1;
   }
-  static int64_t task_scratch(const Attention& a) { return (kLanes + kKeys) * (padded(a.D) + padded(a.E)) + kLanes * kKeys; }
+  static int64_t task_scratch(const Attention& a) { return kLanes * (padded(a.D) + padded(a.E) + kKeys) + Products::task_scratch(a); }
   static int64_t partial(const Attention& a) { return kLanes * (padded(a.E) + 2); }
 
   // All of a task.
@@ -178,6 +173,7 @@ class AttentionTiles {
     }
     transpose_rows(a_.D, [&](int64_t r, int64_t d, int64_t n) { return load(q_row(row_[r]) + d, n) * scale; },
                    [&](int64_t d, int64_t i, V x) { Simd::store(q_ + d * kLanes + i, x); });
+    products_.start(b_, g_, q_, vecs_);
   }
 
   // get(row, column, columns left) gives a vector of columns, put(column, row, x) takes a vector of rows, 0 for those
@@ -203,18 +199,18 @@ class AttentionTiles {
       column_ = c;
       width_ = least(high - c, kKeys);
       if (narrow_) narrow_scores(k + c * a_.k.row);
-      else if (vecs_ == 2) wide_scores<2>(k + c * a_.k.row);
-      else wide_scores<1>(k + c * a_.k.row);
+      else if (vecs_ == 2) products_.template scores<2>(c, width_, s_);
+      else products_.template scores<1>(c, width_, s_);
       treat_scores();
       if (narrow_) {
         narrow_probabilities();
         narrow_values(v + c * a_.v.row);
       } else if (vecs_ == 2) {
         wide_probabilities<2>();
-        wide_values<2>(v + c * a_.v.row);
+        products_.template values<2>(c, width_, s_, acc_);
       } else {
         wide_probabilities<1>();
-        wide_values<1>(v + c * a_.v.row);
+        products_.template values<1>(c, width_, s_, acc_);
       }
     }
   }
@@ -277,26 +273,6 @@ class AttentionTiles {
   }
 
   // --- wide --------------------------------------------------------------------------------------
-
-  // Rows of many heads' tokens lie at steps that share few cache sets: they are brought together.
-  const float* gathered(const float* from, int64_t step, int64_t size, int64_t padded_size, float* to) const {
-    if (step == size) return from;
-    for (int64_t j = 0; j < width_; ++j)
-      for (int64_t i = 0; i < size; i += W) Simd::store(to + j * padded_size + i, load(from + j * step + i, size - i));
-    return to;
-  }
-
-  template <int kVecs>
-  void wide_scores(const float* k) {
-    const float* at = a_.k.row % 512 == 0 ? gathered(k, a_.k.row, a_.D, d_, k_) : k;
-    RegisterTile<Simd, false>::template product<kVecs>(width_, a_.D, at, at == k ? a_.k.row : d_, q_, s_);
-  }
-
-  template <int kVecs>
-  void wide_values(const float* v) {
-    const float* at = gathered(v, a_.v.row, a_.E, e_, v_);
-    RegisterTile<Simd, true>::template product<kVecs>(a_.E, width_, at, at == v ? a_.v.row : e_, s_, acc_);
-  }
 
   void wide_mask() {
     if (a_.mask.head == 0 && a_.mask.row == 0) {  // the same for all rows
@@ -549,7 +525,8 @@ class AttentionTiles {
   const Attention& a_;
   const AttentionOperands<float>& o_;
   const int64_t group_, d_, e_;
-  float *q_, *acc_, *s_, *k_, *v_;
+  float *q_, *acc_, *s_;
+  Products products_;
   bool narrow_ = false;
   int64_t b_ = 0, g_ = 0, rows_ = 0, vecs_ = 0, first_ = 0, last_ = 0;
   int64_t inner_low_ = 0, inner_high_ = 0;  // keys that all rows see, masks aside
@@ -558,23 +535,25 @@ class AttentionTiles {
   Row row_[kLanes];
 };
 
-template <typename Simd>
+template <typename Simd, typename Products = RegisterProducts<Simd>>
 int64_t tiles_scratch(const Attention& a, int parts) {
-  using Tiles = AttentionTiles<Simd>;
+  using Tiles = AttentionTiles<Simd, Products>;
   const int64_t chunks = Tiles::chunks(a);
-  return parts * Tiles::task_scratch(a) + (chunks > 1 ? Tiles::tasks(a) * chunks * Tiles::partial(a) : 0);
+  return Products::shared_scratch(a) + parts * Tiles::task_scratch(a) + (chunks > 1 ? Tiles::tasks(a) * chunks * Tiles::partial(a) : 0);
 }
 
-template <typename Simd>
+template <typename Simd, typename Products = RegisterProducts<Simd>>
 void run_tiles(const Attention& a, const AttentionOperands<float>& o, int parts, float* scratch) {
-  using Tiles = AttentionTiles<Simd>;
+  using Tiles = AttentionTiles<Simd, Products>;
   const int64_t tasks = Tiles::tasks(a), chunks = Tiles::chunks(a);
-  float* partial = scratch + parts * Tiles::task_scratch(a);
+  float *const shared = scratch, *const own = shared + Products::shared_scratch(a);
+  float* partial = own + parts * Tiles::task_scratch(a);
+  Products::prepare(a, o, shared);
   // Later blocks of a causal mask have more to do: parts take turns.
   const auto take_turns = [&](int64_t n, auto run) {
     parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
-        Tiles tiles(a, o, scratch + part * Tiles::task_scratch(a));
+        Tiles tiles(a, o, shared, own + part * Tiles::task_scratch(a));
         for (int64_t t = part; t < n; t += parts) run(tiles, t);
       }
     });

@@ -35,5 +35,21 @@ int64_t peak_s8_vnni_avx512(int64_t rounds, float* sink) {
   return rounds * kAccumulators * 64 * 2;
 }
 
+int64_t peak_bf16_avx512(int64_t rounds, float* sink) {
+  constexpr int kAccumulators = 16;
+  __m512 acc[kAccumulators];
+  for (int i = 0; i < kAccumulators; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 start = _mm512_set1_ps(*sink * 0.0f + 0.001f);
+  const __m512bh a = _mm512_cvtne2ps_pbh(start, start), b = _mm512_cvtne2ps_pbh(start, start);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kAccumulators; ++i) acc[i] = _mm512_dpbf16_ps(acc[i], a, b);
+  }
+  __m512 sum = acc[0];
+  for (int i = 1; i < kAccumulators; ++i) sum = _mm512_add_ps(sum, acc[i]);
+  *sink = _mm512_cvtss_f32(sum);
+  return rounds * kAccumulators * 32 * 2;
+}
+
 }  // namespace ds::kernels
 #endif

@@ -262,6 +262,10 @@ std::string man_page(const Command& c) {
       ".SH ENVIRONMENT\n.TP\n.B DS_LOG\nComma\\-separated topics to explain on standard error: dispatch, plan, mem, or all.\n"
       ".TP\n.B DS_ISA\nHighest instruction set to use: portable, avx2, avx512, vnni or amx.\n"
       ".TP\n.B NO_COLOR\nWhen set and not empty, nothing is coloured.\n";
+  const bool costs = std::any_of(forms.begin(), forms.end(), [](const Command* form) {
+    return std::any_of(form->options().begin(), form->options().end(), [](const OptionSpec& spec) { return spec.long_name == "costs"; });
+  });
+  if (costs) out += ".TP\n.B DS_COSTS\nTable of costs for \\-\\-precision auto to go by, where \\-\\-costs names none. No file is read that is not named.\n";
   if (!c.examples().empty()) {
     out += ".SH EXAMPLES\n";
     roff_examples(out, c);

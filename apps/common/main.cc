@@ -86,7 +86,7 @@ void apply_common(Common& common, unsigned which) {
   }
   if (which & (kDevice | kPrecision | kThreads))
     try {
-      common.target = map_device({common.device, !common.no_fallback, common.precision, common.threads});
+      common.target = map_device({common.device, !common.no_fallback, common.precision, common.threads, common.costs});
     } catch (const Error& e) {
       if (e.code() == ExitCode::kUsage) usage_error("{}", e.what());
       throw;

@@ -310,6 +310,7 @@ void Command::common(Common* values, unsigned which) {
   }
   if (which & kPrecision)
     choice("--precision", &values->precision, precision_names(), kPrecisionHelp);
+  if (which & kCosts) option("--costs", &values->costs, "FILE", kCostsHelp).file();
   if (which & kJson) flag("--json", &values->json, "print the result as JSON");
   if (which & kDryRun) flag("--dry-run", &values->dry_run, "check everything and say what would be done, write nothing");
   if (which & kExternalData)

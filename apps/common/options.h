@@ -84,9 +84,12 @@ class OptionRef {
 // The options every binary spells the same way; pick those that apply.
 enum CommonFlags : unsigned {
   kQuiet = 1, kSeed = 2, kThreads = 4, kDevice = 8, kPrecision = 16, kJson = 32, kDryRun = 64, kConfig = 128, kExternalData = 256,
+  kCosts = 512,  // for what runs models at a --precision
 };
 
 constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 where this CPU gains by it, bf16 everywhere";
+
+constexpr const char* kCostsHelp = "table of costs for --precision auto to go by, from ds-bench calibrate, instead of the built-in one";
 
 // Values of the common options. After parsing, quiet and threads are already in force for the calling
 // thread, and device and precision are known to be available.
@@ -100,6 +103,7 @@ struct Common {
   std::string device = "auto";
   bool no_fallback = false;
   std::string precision = "fp32";
+  std::string costs;
   DeviceChoice target;  // what the two come to
   std::string config;
 };

@@ -79,6 +79,14 @@ bool cpu_has_avx_vnni() {
 #endif
 }
 
+bool cpu_has_fp16() {
+#if defined(__x86_64__)
+  return cpu_isa() >= Isa::kVnni && ((Leaf7(0).edx >> 23) & 1);
+#else
+  return false;
+#endif
+}
+
 std::string_view cpu_vendor() {
   static const std::string vendor = [] {
     std::string text;
@@ -93,16 +101,14 @@ std::string_view cpu_vendor() {
 
 std::string_view isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
-std::string cpu_description() {
-  std::string model = "unknown CPU", line;
+std::string cpu_model() {
+  std::string line;
   std::ifstream info("/proc/cpuinfo");
-  while (std::getline(info, line)) {
-    if (line.rfind("model name", 0) == 0) {
-      model = line.substr(line.find(':') + 2);
-      break;
-    }
-  }
-  return fmt::format("{}, {} threads, {}", model, available_threads(), isa_name(cpu_isa()));
+  while (std::getline(info, line))
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
 }
+
+std::string cpu_description() { return fmt::format("{}, {} threads, {}", cpu_model(), available_threads(), isa_name(cpu_isa())); }
 
 }  // namespace ds

@@ -1,7 +1,8 @@
-// What a CPU is beyond its level of instructions (base/cpu.h): who made it, where equal instructions run at different
-// speeds, and extensions that levels do not imply.
+// What a CPU is beyond its level of instructions (base/cpu.h): who made it and what it is called, where equal instructions
+// run at different speeds, and extensions that levels do not imply.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace ds {
@@ -10,5 +11,9 @@ namespace ds {
 std::string_view cpu_vendor();
 // vpdpbusd on 256-bit registers without AVX-512; false where DS_ISA forbids AVX2.
 bool cpu_has_avx_vnni();
+// Arithmetic on f16 in 512-bit registers (AVX512-FP16); false where DS_ISA forbids kVnni.
+bool cpu_has_fp16();
+// What the system calls it, "AMD EPYC ...".
+std::string cpu_model();
 
 }  // namespace ds

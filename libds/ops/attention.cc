@@ -1,7 +1,6 @@
 // Attention, RotaryEmbedding, TensorScatter and CacheAppend (internal): the operators of transformer decoders.
 #include "libds/ops/attention.h"
 
-#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -10,59 +9,6 @@
 #include "libds/ops/register.h"
 
 namespace ds {
-namespace ops {
-
-namespace {
-
-int64_t heads_of(const Node& n, const char* attr) {
-  const int64_t heads = n.attr_int(attr, 0);
-  if (heads < 1) bad_data("{} is {}, which inputs of rank 3 need", attr, heads);
-  return heads;
-}
-
-int64_t divided(int64_t hidden, int64_t heads, const char* what) {
-  if (hidden % heads != 0) bad_data("{} has {} elements a token, which do not divide into {} heads", what, hidden, heads);
-  return hidden / heads;
-}
-
-}  // namespace
-
-AttentionSizes<int64_t> attention_sizes(const Node& n, const Shape& q, const Shape& k, const Shape& v, const Shape& past) {
-  AttentionSizes<int64_t> s;
-  s.split = q.size() == 3;
-  s.B = q[0];
-  if (s.split) {
-    s.H = heads_of(n, "q_num_heads");
-    s.G = heads_of(n, "kv_num_heads");
-    s.L = q[1];
-    s.S = k[1];
-    s.D = divided(q[2], s.H, "the query");
-    s.E = divided(v[2], s.G, "the value");
-    if (divided(k[2], s.G, "the key") != s.D) bad_data("queries have {} elements a head, keys {}", s.D, k[2] / s.G);
-  } else {
-    s.H = q[1];
-    s.G = k[1];
-    s.L = q[2];
-    s.S = k[2];
-    s.D = q[3];
-    s.E = v[3];
-    if (k[3] != s.D) bad_data("queries have {} elements a head, keys {}", s.D, k[3]);
-    if (v[1] != s.G) bad_data("there are {} heads of keys and {} of values", s.G, v[1]);
-  }
-  if (s.G < 1 || s.H % s.G != 0) bad_data("{} query heads do not divide into {} heads of keys", s.H, s.G);
-  if (k[0] != s.B || v[0] != s.B) bad_data("query, key and value are of {}, {} and {} samples", s.B, k[0], v[0]);
-  if (v[s.split ? 1 : 2] != s.S) bad_data("there are {} keys and {} values", s.S, v[s.split ? 1 : 2]);
-  s.past = past.empty() ? 0 : past[2];
-  s.S = checked_add(s.S, s.past);
-  return s;
-}
-
-float attention_scale(const Node& n, int64_t head_size) {
-  return n.attr_float("scale", static_cast<float>(1.0 / std::sqrt(static_cast<double>(std::max<int64_t>(1, head_size)))));
-}
-
-}  // namespace ops
-
 namespace {
 
 using kernels::Attention;
@@ -291,11 +237,16 @@ std::unique_ptr<Kernel> make_attention(const KernelQuery& q, const AttentionFn<T
   return make_kernel([r, parts, fn](const KernelContext& c) { run_attention<T>(r, c, parts, fn); }, workspace);
 }
 
-KernelDef attention_kernel(const char* name, Isa isa, AttentionFn<float> fn) {
+// `gains`: of kernels that round to bf16, whether that pays.
+KernelDef attention_kernel(const char* name, Isa isa, AttentionFn<float> fn, bool (*gains)(const Attention&) = nullptr) {
   KernelDef k;
   k.name = name;
   k.isa = isa;
-  k.decline = [](const KernelQuery& q) { return ops::require(q.in(kQ).dtype == DType::kF32, "needs f32"); };
+  k.decline = [gains](const KernelQuery& q) -> std::string {
+    if (q.in(kQ).dtype != DType::kF32) return "needs f32";
+    if (gains != nullptr && q.node.attr_int(ops::kProductsAttr, 0) != static_cast<int64_t>(DType::kBF16)) return "its products are exact";
+    return ops::require(gains == nullptr || gains(bind(q).a), "few rows share keys, so memory is the bound");
+  };
   k.create = [fn](const KernelQuery& q) { return make_attention<float>(q, fn); };
   return k;
 }
@@ -328,10 +279,10 @@ void register_attention(OpRegistry& registry) {
     return cost;
   };
   def.widens_halves = true;
-  namespace avx2 = kernels::avx2;
-  namespace avx512 = kernels::avx512;
-  def.kernels = {attention_kernel("avx512/attention", Isa::kAvx512, {avx512::attention_scratch, avx512::attention}),
-                 attention_kernel("avx2/attention", Isa::kAvx2, {avx2::attention_scratch, avx2::attention}), portable_attention_kernel()};
+  namespace k = kernels;
+  def.kernels = {attention_kernel("amx/attention", Isa::kAmx, {k::amx::attention_scratch, k::amx::attention}, k::amx::attention_gains),
+                 attention_kernel("avx512/attention", Isa::kAvx512, {k::avx512::attention_scratch, k::avx512::attention}),
+                 attention_kernel("avx2/attention", Isa::kAvx2, {k::avx2::attention_scratch, k::avx2::attention}), portable_attention_kernel()};
   registry.add(std::move(def));
 }
 

@@ -1,28 +1,27 @@
 #include "libds/passes/auto_cast.h"
 
+#include <algorithm>
 #include <cstring>
 
-#include "libds/base/cpu_vendor.h"
 #include "libds/base/log.h"
+#include "libds/ops/attention.h"
 
 namespace ds {
 namespace {
-
-// Relative rates of multiply-adds, from the instructions' documented throughput: an AMX tile multiplies 16 times what
-// two AVX-512 ports do in f32, of which memory leaves about half. vdpbf16ps issues every other cycle on Intel's cores
-// (half the f32 rate: measured 0.5 on Sapphire Rapids), at full rate on AMD's Zen 4 and later (twice).
-constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
 
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
 
 class Caster {
  public:
-  explicit Caster(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
+  Caster(Rewriter& rewriter, const PassContext& context) : context_(context), graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
 
   bool run() {
     for (NodeId id : graph_.order())
-      if (graph_.node(id).alive) cast_weights(id);
+      if (graph_.node(id).alive) {
+        cast_weights(id);
+        round_attention(id);
+      }
     for (NodeId id : graph_.order())
       if (graph_.node(id).alive) narrow_result(id);
     return changed_;
@@ -33,6 +32,29 @@ class Caster {
     if (id == kNone) return nullptr;
     const bool state = static_cast<size_t>(id) < is_state_.size() && is_state_[static_cast<size_t>(id)];
     return state ? nullptr : graph_.value(id).constant.get();
+  }
+
+  // How many times each weight is multiplied: the rows of a matrix, the pixels of a convolution's result.
+  std::optional<int64_t> rows(const Node& n, bool conv) const {
+    const auto& dims = graph_.value(conv ? n.outputs[0] : n.input(0)).dims;
+    if (!dims) return std::nullopt;
+    int64_t rows = 1;
+    for (size_t i = 0; i < dims->size(); ++i) {
+      if (i == (conv ? 1 : dims->size() - 1)) continue;
+      if (!(*dims)[i].known()) return std::nullopt;
+      rows *= (*dims)[i].raw;
+    }
+    return rows;
+  }
+
+  // Why a product that could be in bf16 is not.
+  std::string no_gain(const Node& n, bool conv) const {
+    if (context_.precision != Precision::kAuto) return "";
+    const CostTable& costs = context_.cost_table();
+    const auto known = rows(n, conv);
+    const double gain = known ? costs.gain(DType::kBF16, context_.isa, *known) : costs.gain(DType::kBF16, context_.isa);
+    if (gain >= kLeastBf16Gain) return "";
+    return fmt::format("bf16 is {:.3g} times as fast at {}", gain, known ? fmt::format("{} rows", *known) : "any number of rows");
   }
 
   // Why a product stays in f32; empty when it need not. Null when the node is no product.
@@ -46,12 +68,12 @@ class Caster {
     if (product) {
       if (w->rank() != 2 || !x.dims || x.dims->empty()) return "the right operand is no matrix";
       const bool turned = n.attr_int("trans_b", 0) != 0;
-      return w->dim(turned ? 1 : 0) < kLeastDepth ? "a short sum" : "";
+      return w->dim(turned ? 1 : 0) < kLeastDepth ? "a short sum" : no_gain(n, conv);
     }
     const int64_t groups = n.attr_int("group", 1), per_group = w->dim(1), out = w->dim(0) / groups;
     if (w->rank() > 4) return "three spatial axes";
     if (groups > 1 && (per_group < 8 || out < 8)) return "groups of few channels";
-    return w->numel() / w->dim(0) < kLeastDepth ? "a short sum" : "";
+    return w->numel() / w->dim(0) < kLeastDepth ? "a short sum" : no_gain(n, conv);
   }
 
   void cast_weights(NodeId id) {
@@ -72,6 +94,17 @@ class Caster {
     if (conv) attrs["to"] = static_cast<int64_t>(DType::kF32);  // also when x becomes narrow
     rw_.insert_before(id);
     replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), std::move(attrs));
+  }
+
+  void round_attention(NodeId id) {
+    const Node& n = graph_.node(id);
+    if (!n.alive || !n.is("Attention")) return;
+    const char* why = graph_.value(n.input(0)).dtype != DType::kF32 ? "f32: not f32" : context_.isa < Isa::kAmx ? "f32: needs AMX"
+                      : context_.precision == Precision::kAuto && context_.cost_table().gain(DType::kBF16, context_.isa) < kLeastBf16Gain ? "f32: bf16 gains nothing" : "";
+    log("precision", "{}: {}", n.label(), *why == '\0' ? "bf16" : why);
+    if (*why != '\0') return;
+    rw_.set_attr(id, ops::kProductsAttr, static_cast<int64_t>(DType::kBF16));
+    changed_ = true;
   }
 
   void replace(NodeId id, const char* op, std::vector<ValueId> inputs, Attributes attrs) {
@@ -105,6 +138,7 @@ class Caster {
     replace(id, "FusedConv", n.inputs, std::move(attrs));
   }
 
+  const PassContext& context_;
   Graph& graph_;
   Rewriter& rw_;
   std::vector<char> is_state_;
@@ -113,19 +147,15 @@ class Caster {
 
 }  // namespace
 
-double bf16_speed(Isa isa) {
-  if (isa >= Isa::kAmx) return kAmxSpeed;
-  if (isa < Isa::kVnni || !cpu_has_bf16()) return 0;
-  return cpu_vendor() == "AuthenticAMD" ? kAmdDotSpeed : kIntelDotSpeed;
-}
-
 bool auto_cast(Rewriter& rewriter, PassContext& context) {
   if (context.precision == Precision::kF32) return false;
-  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastBf16Gain) {
-    log("precision", "f32: bf16 is {} times as fast at {}", bf16_speed(context.isa), isa_name(context.isa));
-    return false;
+  if (context.precision == Precision::kAuto) {
+    const CostTable& costs = context.cost_table();
+    const double gain = costs.gain(DType::kBF16, context.isa), of_one_row = costs.gain(DType::kBF16, context.isa, 1);
+    log("precision", "{}: bf16 is {:.3g} times as fast as f32 at {}, {:.3g} times for one row", costs.text(), gain, isa_name(context.isa), of_one_row);
+    if (std::max(gain, of_one_row) < kLeastBf16Gain) return false;
   }
-  return Caster(rewriter).run();
+  return Caster(rewriter, context).run();
 }
 
 }  // namespace ds

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "libds/base/cost_table.h"
 #include "libds/base/cpu.h"
 #include "libds/ir/rewriter.h"
 
@@ -25,6 +27,9 @@ struct PassContext {
   Evaluate evaluate;  // empty: passes that need it do nothing
   Precision precision = Precision::kF32;
   Isa isa = Isa::kPortable;  // the graph will run at
+  std::shared_ptr<const CostTable> costs = {};  // that Precision::kAuto goes by; null: the built-in table
+
+  const CostTable& cost_table() const { return costs ? *costs : builtin_costs(); }
 };
 
 struct Pass {

@@ -142,7 +142,7 @@ std::vector<std::string> run_pipeline(Graph& graph, std::string_view name, const
   check_names(options.dump_after);
   const bool verify = options.verify || verify_by_environment();
   std::vector<std::string> changed;
-  PassContext context{options.evaluate, options.precision, options.isa};
+  PassContext context{options.evaluate, options.precision, options.isa, options.costs};
   for (const Pass* pass : pipeline_passes(name)) {
     if (contains(options.disabled, pass->name)) continue;
     with_context([&] { return fmt::format("pass '{}'", pass->name); }, [&] {

@@ -19,6 +19,7 @@ struct PipelineOptions {
   Evaluate evaluate;
   Precision precision = Precision::kF32;
   Isa isa = cpu_isa();
+  std::shared_ptr<const CostTable> costs = {};  // see PassContext
   // Where dumps go: (pass, text). Empty: standard error.
   std::function<void(std::string_view, const std::string&)> dump;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libds/base/cost_file.h"
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
 #include "libds/passes/auto_cast.h"
@@ -14,13 +15,15 @@ bool is_cuda(const std::string& device) {
 }
 
 std::string explain(const DeviceChoice& c) {
-  const double speed = bf16_speed(c.isa);
+  const CostTable& costs = c.costs ? *c.costs : builtin_costs();
+  const double speed = costs.gain(DType::kBF16, c.isa);
   const char* products = c.precision == Precision::kF32 ? "f32, exact"
                          : c.precision == Precision::kBf16 ? "bf16, as asked for"
-                         : speed >= kLeastBf16Gain         ? "bf16"
-                                                           : "f32";
+                         : speed >= kLeastBf16Gain                                 ? "bf16"
+                         : costs.gain(DType::kBF16, c.isa, 1) >= kLeastBf16Gain ? "f32, in bf16 where rows are few"
+                                                                                : "f32";
   std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, products);
-  if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {} times the rate of f32)", speed);
+  if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {:.3g} times the rate of f32; {})", speed, costs.text());
   return text;
 }
 
@@ -46,6 +49,7 @@ DeviceChoice map_device(const DeviceRequest& request) {
   choice.isa = cpu_isa();
   choice.threads = request.threads > 0 ? request.threads : available_threads();
   choice.precision = parse_precision(request.precision);
+  choice.costs = choice.precision == Precision::kAuto || !request.costs.empty() ? named_costs(request.costs) : nullptr;
   choice.why = explain(choice);
   return choice;
 }
@@ -55,6 +59,7 @@ void apply(const DeviceChoice& choice, SessionOptions& options) {
   options.isa = choice.isa;
   options.threads = choice.threads;
   options.precision = choice.precision;
+  options.costs = choice.costs;
 }
 
 }  // namespace ds

@@ -16,6 +16,7 @@ struct DeviceRequest {
   bool fallback = true;            // a device that is not there is replaced by the CPU, with a warning; else kUnsupported
   std::string precision = "fp32";  // one of precision_names()
   int threads = 0;                 // 0: all that the machine offers
+  std::string costs = {};          // a file of measured costs (base/cost_file.h); empty: for "auto" the one in DS_COSTS, if any
 };
 
 struct DeviceChoice {
@@ -23,10 +24,11 @@ struct DeviceChoice {
   Isa isa = Isa::kPortable;
   int threads = 1;
   Precision precision = Precision::kF32;
+  std::shared_ptr<const CostTable> costs;  // null: the built-in table
   std::string why;  // one line
 };
 
-// Throws kUsage for words that mean nothing, kUnsupported for what cannot be had.
+// Throws kUsage for words that mean nothing, kUnsupported for what cannot be had, and what read_cost_file() does.
 DeviceChoice map_device(const DeviceRequest& request);
 void apply(const DeviceChoice& choice, SessionOptions& options);
 

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <vector>
 
 #include "kernels/peak.h"
+#include "libds/base/clock.h"
 #include "libds/base/cpu.h"
 #include "libds/base/error.h"
 #include "libds/base/parallel.h"
@@ -17,14 +17,17 @@ namespace {
 
 using Loop = int64_t (*)(int64_t rounds, float* sink);
 
-Loop loop_for(bool is_int8) {
-  const Isa isa = cpu_isa();
-  if (is_int8) return isa >= Isa::kVnni ? kernels::peak_s8_vnni_avx512 : isa >= Isa::kAvx2 ? kernels::peak_s8_avx2 : kernels::peak_s8_portable;
-  return isa >= Isa::kAvx512 ? kernels::peak_f32_avx512 : isa >= Isa::kAvx2 ? kernels::peak_f32_avx2 : kernels::peak_f32_portable;
+// What of the types has a loop of its own at the level in force.
+DType measured_type(DType dtype) {
+  if (dtype == DType::kI8 || dtype == DType::kU8) return DType::kI8;
+  return dtype == DType::kBF16 && (cpu_isa() >= Isa::kAmx || cpu_has_bf16()) ? dtype : DType::kF32;
 }
 
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+Loop loop_for(DType dtype) {
+  const Isa isa = cpu_isa();
+  if (dtype == DType::kBF16) return isa >= Isa::kAmx ? kernels::peak_bf16_amx : kernels::peak_bf16_avx512;
+  if (dtype == DType::kI8) return isa >= Isa::kVnni ? kernels::peak_s8_vnni_avx512 : isa >= Isa::kAvx2 ? kernels::peak_s8_avx2 : kernels::peak_s8_portable;
+  return isa >= Isa::kAvx512 ? kernels::peak_f32_avx512 : isa >= Isa::kAvx2 ? kernels::peak_f32_avx2 : kernels::peak_f32_portable;
 }
 
 double measure(Loop loop, int threads) {
@@ -59,30 +62,31 @@ double measure(Loop loop, int threads) {
 
 double peak_flops(DType dtype, int threads) {
   static std::mutex mutex;
-  static std::map<std::pair<bool, int>, double> known;
-  const bool is_int8 = dtype == DType::kI8 || dtype == DType::kU8;
+  static std::map<std::pair<DType, int>, double> known;
+  dtype = measured_type(dtype);
   threads = std::max(1, threads);
   std::lock_guard lock(mutex);
-  double& peak = known[{is_int8, threads}];
-  if (peak == 0) peak = measure(loop_for(is_int8), threads);
+  double& peak = known[{dtype, threads}];
+  if (peak == 0) peak = measure(loop_for(dtype), threads);
   return peak;
 }
 
-double peak_bandwidth(int threads) {
+double peak_bandwidth(int threads, int64_t bytes) {
   static std::mutex mutex;
-  static std::map<int, double> known;
+  static std::map<std::pair<int, int64_t>, double> known;
   threads = std::max(1, threads);
   std::lock_guard lock(mutex);
-  double& peak = known[threads];
+  double& peak = known[{threads, bytes}];
   if (peak != 0) return peak;
-  constexpr int64_t kBlock = 1 << 16, kBlocks = (512 << 20) / kBlock;
-  std::vector<std::byte> buffer(static_cast<size_t>(kBlock * kBlocks), std::byte{1});
+  constexpr int64_t kBlock = 1 << 16;
+  const int64_t blocks = std::max<int64_t>(1, bytes / kBlock);
+  std::vector<std::byte> buffer(static_cast<size_t>(kBlock * blocks), std::byte{1});
   const int threads_before = num_threads();
   set_num_threads(threads);
   std::atomic<int64_t> sink{0};
   for (int pass = 0; pass < 8; ++pass) {
     const double start = now_seconds();
-    parallel_for(kBlocks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
       int64_t sum = 0;
       for (int64_t b = begin; b < end; ++b) sum += kernels::read_bytes(buffer.data() + b * kBlock, kBlock);
       sink += sum;

@@ -11,13 +11,13 @@
 namespace ds {
 
 // Operations per second (a multiply-add is two) of `threads` threads at `dtype`: kI8 and kU8 measure
-// 8-bit dot products, every other type f32. The first call for a pair takes about 50 ms.
+// 8-bit dot products, kBF16 those in bf16 where the CPU has them, every other type f32. The first call for a pair takes about 50 ms.
 double peak_flops(DType dtype, int threads);
 
-// Bytes per second that `threads` threads together can read from memory: sums over a buffer that no cache of
-// theirs holds whole, best of several passes; kept for the life of the process. The first call takes about half a second
-// and 512 MiB for that time.
-double peak_bandwidth(int threads);
+// Bytes per second that `threads` threads together can read from a buffer of so many bytes: sums, best of several passes; kept for
+// the life of the process. No cache holds the usual buffer whole; the first call takes about half a second then.
+constexpr int64_t kBeyondCaches = int64_t{512} << 20;
+double peak_bandwidth(int threads, int64_t bytes = kBeyondCaches);
 
 // The type most of the model's arithmetic is done in: kI8 when it is quantized, else kF32.
 DType compute_dtype(const Graph& graph);

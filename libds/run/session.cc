@@ -20,6 +20,7 @@ PipelineOptions pipeline_options(const SessionOptions& options) {
   passes.evaluate = evaluate_node;
   passes.precision = options.precision;
   passes.isa = options.isa;
+  passes.costs = options.costs;
   return passes;
 }
 

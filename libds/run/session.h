@@ -34,6 +34,7 @@ struct SessionOptions {
   Isa isa = cpu_isa();     // most that kernels may use
   size_t cached_plans = 16;
   Precision precision = Precision::kF32;  // of products, passes/auto_cast.h
+  std::shared_ptr<const CostTable> costs = {};  // that Precision::kAuto goes by; null: the built-in table
   int plan_after = 1;      // a plan is compiled when shapes come for the n-th time; until then, eager
   int new_in_a_row = 2;    // so many new shapes in a row, and the next ones run eagerly (see above); 0: never
   // Weights in kernels' layouts and memory, shared with sessions that never run at the same time; null: its own.

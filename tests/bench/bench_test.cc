@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "libds/base/cost_file.h"
 #include "libds/base/error.h"
 #include "libds/base/file.h"
 #include "libds/base/random.h"
@@ -17,6 +18,7 @@
 #include "libds/ir/onnx_export.h"
 #include "libds/ir/rewriter.h"
 #include "libds/run/peak.h"
+#include "libds/tasks/bench/calibrate.h"
 #include "tests/support/json_schema.h"
 
 namespace ds::bench {
@@ -369,6 +371,46 @@ TEST_F(Bench, ProfileNamesStepsKernelsAndTheirPartOfTheRoof) {
   EXPECT_EQ(eager.rows[0].profile->steps[0].kernel, p.steps[0].kernel);
   EXPECT_EQ(eager.rows[0].profile->steps[0].flops, 0);
   EXPECT_THAT(bench_output(eager, Format::kTable, true), HasSubstr("MatMul_0"));
+}
+
+TEST_F(Bench, ProfileTellsTheTypeOfEachStep) {
+  Graph graph;
+  Rewriter rw(graph);
+  const ValueId x = rw.add_input("x", DType::kF32, {4, 32});
+  const ValueId product = rw.emit("MatMul", {x, rw.add_constant("w", Tensor::zeros(DType::kF32, {32, 24}))});
+  rw.add_output(rw.emit("Relu", {product}));
+  const std::string path = folder / "products.onnx";
+  save_model(graph, path);
+  BenchOptions o = options({path});
+  o.profile = true;
+  o.precisions = {"fp32", "bf16"};
+  const BenchReport report = run_bench(o);
+  ASSERT_EQ(report.rows[0].profile->steps.size(), 1u);
+  EXPECT_EQ(report.rows[0].profile->steps[0].dtype, DType::kF32);
+  EXPECT_EQ(report.rows[1].profile->steps[0].dtype, DType::kBF16);
+  EXPECT_GT(report.peaks_of(1).bf16, 0);
+  EXPECT_THAT(bench_output(report, Format::kTable, true), HasSubstr("bf16"));
+  EXPECT_THAT(schema_problems(json::parse(bench_json(report))), testing::ElementsAre());
+}
+
+TEST_F(Bench, CostsThatAutoWentByAreNamed) {
+  BenchOptions o = options({model});
+  o.precisions = {"auto"};
+  EXPECT_TRUE(json::parse(bench_json(run_bench(o)))["costs"].is_null());
+  CostTable table = calibrate(1);
+  o.costs = folder / "costs.json";
+  write_file_atomic(o.costs, cost_file_text(table));
+  const json result = json::parse(bench_json(run_bench(o)));
+  EXPECT_EQ(result["costs"]["hash"], table.hash());
+  EXPECT_EQ(result["costs"]["file"], o.costs);
+  EXPECT_THAT(schema_problems(result), testing::ElementsAre());
+  // What was measured: f32 products at every level but the portable one.
+  for (int level = static_cast<int>(Isa::kAvx2); level <= static_cast<int>(cpu_isa()); ++level) EXPECT_GT(table.rate(DType::kF32, static_cast<Isa>(level)), 0);
+  EXPECT_GT(table.bandwidth, 0);
+  EXPECT_EQ(table.rate(DType::kF16, cpu_isa()), 0);  // there is no such kernel
+  EXPECT_THAT(calibration_text(table, "x"), HasSubstr(table.hash()));
+  write_file_atomic(o.costs, "{}");
+  EXPECT_THROW(run_bench(o), Error);
 }
 
 TEST_F(Bench, VaryRunsEachSizeFirstAgainAndOnReturn) {

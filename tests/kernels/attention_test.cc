@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "libds/base/cpu.h"
+#include "libds/base/half.h"
 #include "libds/base/parallel.h"
+#include "tests/support/amx_emulator.h"
 
 namespace ds::kernels {
 namespace {
@@ -28,6 +30,7 @@ struct Level {
 const Level kLevels[] = {{"portable", Isa::kPortable, attention_scratch, attention<float>},
                          {"avx2", Isa::kAvx2, avx2::attention_scratch, avx2::attention},
                          {"avx512", Isa::kAvx512, avx512::attention_scratch, avx512::attention}};
+const Level kAmx = {"amx", Isa::kAmx, amx::attention_scratch, amx::attention};
 
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 
@@ -65,14 +68,24 @@ HeadLayout layout(bool split, int64_t heads, int64_t length, int64_t size) {
   return {heads * length * size, length * size, size};
 }
 
+double to_bf16(double x) { return static_cast<double>(static_cast<float>(bf16(static_cast<float>(x)))); }
+
+// `rounded`: to bf16 are keys, values, and queries times the scale.
 template <typename T>
-Results run(const Case& c, int parts, int64_t (*scratch_of)(const Attention&, int), void (*run)(const Attention&, const AttentionOperands<T>&, int, T*)) {
+Results run(const Case& c, int parts, int64_t (*scratch_of)(const Attention&, int), void (*run)(const Attention&, const AttentionOperands<T>&, int, T*),
+            bool rounded = false) {
   Attention a;
   a.B = c.B, a.H = c.H, a.G = c.G, a.L = c.L, a.S = c.S, a.D = c.D, a.E = c.E;
   a.q = layout(c.split, c.H, c.L, c.D), a.k = layout(c.split, c.G, c.S, c.D);
   a.v = layout(c.split, c.G, c.S, c.E), a.y = layout(c.split, c.H, c.L, c.E);
   a.scale = 0.37, a.softcap = c.softcap, a.causal = c.causal, a.left = c.left, a.right = c.right, a.stage = c.stage;
-  const auto q = numbers<T>(c.B * c.H * c.L * c.D, 1, 2), k = numbers<T>(c.B * c.G * c.S * c.D, 2, 2), v = numbers<T>(c.B * c.G * c.S * c.E, 3, 1);
+  auto q = numbers<T>(c.B * c.H * c.L * c.D, 1, 2), k = numbers<T>(c.B * c.G * c.S * c.D, 2, 2), v = numbers<T>(c.B * c.G * c.S * c.E, 3, 1);
+  if (rounded) {
+    for (T& x : q) x = static_cast<T>(to_bf16(static_cast<double>(static_cast<float>(x) * static_cast<float>(a.scale))));
+    for (auto* operand : {&k, &v})
+      for (T& x : *operand) x = static_cast<T>(to_bf16(static_cast<double>(x)));
+    a.scale = 1;
+  }
   std::vector<int64_t> keys = c.keys, offset;
   if (keys.empty()) keys.assign(static_cast<size_t>(c.B), c.S);
   for (int64_t n : keys) offset.push_back(n - c.L);
@@ -116,13 +129,13 @@ Results run(const Case& c, int parts, int64_t (*scratch_of)(const Attention&, in
   return {{y.begin(), y.end()}, {scores.begin(), scores.end()}, {log_sum.begin(), log_sum.end()}};
 }
 
-void expect_near(const std::vector<double>& got, const std::vector<double>& want, const std::string& what) {
+void expect_near(const std::vector<double>& got, const std::vector<double>& want, const std::string& what, double tolerance = 1e-5) {
   ASSERT_EQ(got.size(), want.size());
   double most = 1;
   for (double x : want)
     if (std::isfinite(x)) most = std::max(most, std::abs(x));
   for (size_t i = 0; i < want.size(); ++i) {
-    if (std::isfinite(want[i])) ASSERT_NEAR(got[i], want[i], 1e-5 * most) << what << " at " << i;
+    if (std::isfinite(want[i])) ASSERT_NEAR(got[i], want[i], tolerance * most) << what << " at " << i;
     else ASSERT_EQ(got[i], want[i]) << what << " at " << i;
   }
 }
@@ -144,6 +157,115 @@ void check(const Case& c, bool threads = false) {
       ASSERT_EQ(again.y, got.y) << what << ", " << parts << " threads";
       ASSERT_EQ(again.log_sum, got.log_sum) << what << ", " << parts << " threads";
     }
+  }
+}
+
+// Whether a row is in a task of so few rows that it is not rounded.
+bool in_narrow_task(const Case& c, int64_t row) {
+  const int64_t group = c.H / c.G, at = row / c.L % c.H % group * c.L + row % c.L, rows = group * c.L;
+  return std::min<int64_t>(32, rows - at / 32 * 32) <= 8;
+}
+
+// On AMX: exact but for the operands, which the oracle gets rounded, and the probabilities: each is off by 2^-9 at most, and so
+// is their mean of values up to 1.
+void check_amx(const Case& c, bool threads = false) {
+  const test::AmxEmulator emulator;
+  Results want = run<double>(c, 1, attention_scratch, attention<double>, true);
+  const Results exact = run<double>(c, 1, attention_scratch, attention<double>);
+  const auto take = [&](std::vector<double>& to, const std::vector<double>& from) {
+    const size_t rows = static_cast<size_t>(c.B * c.H * c.L), size = to.size() / rows;
+    for (size_t r = 0; r < rows; ++r)
+      if (in_narrow_task(c, static_cast<int64_t>(r))) std::copy_n(from.begin() + static_cast<int64_t>(r * size), size, to.begin() + static_cast<int64_t>(r * size));
+  };
+  take(want.y, exact.y);
+  take(want.scores, exact.scores);
+  take(want.log_sum, exact.log_sum);
+  const long long executed = test::AmxEmulator::executed();
+  const Results got = run<float>(c, 1, kAmx.scratch, kAmx.run);
+  if (emulator.active() && c.H / c.G * c.L > 8) {
+    ASSERT_GT(test::AmxEmulator::executed(), executed) << c.name;
+  }
+  expect_near(got.y, want.y, c.name + ", amx, y", 1.0 / 512 + 1e-5);
+  expect_near(got.scores, want.scores, c.name + ", amx, scores");
+  expect_near(got.log_sum, want.log_sum, c.name + ", amx, log of the sum");
+  for (int parts : {2, 3}) {
+    if (!threads) break;
+    set_num_threads(parts);
+    const Results again = run<float>(c, parts, kAmx.scratch, kAmx.run);
+    set_num_threads(1);
+    ASSERT_EQ(again.y, got.y) << c.name << ", amx, " << parts << " threads";
+  }
+}
+
+bool amx_can_run() { return cpu_has_bf16() && (test::amx_is_real() || cpu_isa() < Isa::kAmx); }
+
+TEST(AttentionOnAmx, RowsKeysAndHeadSizesAroundTheTiles) {
+  if (!amx_can_run()) GTEST_SKIP() << "AMX comes with AVX-512 BF16, which this CPU has not";
+  for (int64_t L : {1, 9, 15, 16, 17, 31, 33, 67})
+    for (int64_t S : {1, 13, 64, 65, 150}) check_amx({fmt::format("L {} S {}", L, S), 1, 2, 2, L, S, 19, 21});
+  for (int64_t D : {1, 16, 31, 33, 64, 100, 128}) check_amx({fmt::format("D {}", D), 1, 1, 1, 40, 70, D, 133 - D});
+}
+
+TEST(AttentionOnAmx, GroupsMasksWindowsAndLengths) {
+  if (!amx_can_run()) GTEST_SKIP() << "AMX comes with AVX-512 BF16, which this CPU has not";
+  for (bool split : {false, true})
+    for (int64_t H : {2, 6, 20}) check_amx({fmt::format("H {} split {}", H, split), 2, H, 2, 5, 75, 33, 40, true, split}, true);
+  for (const MaskKind kind : {MaskKind::kBias, MaskKind::kTruths})
+    for (int bits = 0; bits < 8; ++bits) {
+      Case c{fmt::format("mask {} bits {}", static_cast<int>(kind), bits), 2, 4, 2, 37, 83, 20, 24};
+      c.mask = kind;
+      c.mask_sample = bits & 1, c.mask_head = bits & 2, c.mask_row = bits & 4;
+      c.mask_columns = bits == 5 ? 51 : -1;
+      check_amx(c);
+    }
+  for (int64_t left : {-1, 0, 20})
+    for (int64_t right : {-1, 3}) {
+      Case c{fmt::format("left {} right {}", left, right), 3, 2, 1, 37, 150, 16, 16, right < 0};
+      c.left = left, c.right = right;
+      c.keys = {150, 70, 0};
+      check_amx(c);
+      c.name += " softcap";
+      c.softcap = 1.5;
+      check_amx(c);
+    }
+}
+
+TEST(AttentionOnAmx, FewTasksSplitTheirKeysAndScoresAreGiven) {
+  if (!amx_can_run()) GTEST_SKIP() << "AMX comes with AVX-512 BF16, which this CPU has not";
+  Case c{"split keys", 1, 4, 2, 20, 1500, 24, 40};
+  check_amx(c, true);
+  c.causal = true, c.left = 400;
+  check_amx(c, true);
+  for (const ScoreStage stage : {ScoreStage::kRaw, ScoreStage::kCapped, ScoreStage::kBiased, ScoreStage::kProbability}) {
+    Case s{fmt::format("stage {}", static_cast<int>(stage)), 1, 2, 2, 37, 100, 16, 16, true};
+    s.softcap = 2, s.mask = MaskKind::kBias, s.scores = true, s.stage = stage;
+    check_amx(s);
+  }
+}
+
+// What lies behind the last key is not multiplied, not even by 0.
+TEST(AttentionOnAmx, ValuesThatNobodySeesMayBeNoNumbers) {
+  if (!amx_can_run()) GTEST_SKIP() << "AMX comes with AVX-512 BF16, which this CPU has not";
+  const test::AmxEmulator emulator;
+  constexpr int64_t L = 12, S = 90, D = 8;
+  Attention a;
+  a.B = a.H = a.G = 1, a.L = L, a.S = S, a.D = a.E = D;
+  a.q = a.y = layout(false, 1, L, D), a.k = a.v = layout(false, 1, S, D);
+  const auto q = numbers<float>(L * D, 1, 1);
+  auto k = numbers<float>(S * D, 2, 1), v = numbers<float>(S * D, 3, 1);
+  const auto result = [&](int64_t keys) {
+    const int64_t offset = 0;
+    std::vector<float> y(static_cast<size_t>(L * D), 77), scratch(static_cast<size_t>(amx::attention_scratch(a, 1)));
+    amx::attention(a, {q.data(), k.data(), v.data(), nullptr, nullptr, &keys, &offset, y.data(), nullptr}, 1, scratch.data());
+    return y;
+  };
+  for (int64_t keys : {1, 31, 33, 63, 70}) {
+    const auto want = result(keys);
+    const auto whole_k = k, whole_v = v;
+    std::fill(k.begin() + keys * D, k.end(), std::numeric_limits<float>::quiet_NaN());
+    std::fill(v.begin() + keys * D, v.end(), std::numeric_limits<float>::quiet_NaN());
+    EXPECT_EQ(result(keys), want) << keys;
+    k = whole_k, v = whole_v;
   }
 }
 

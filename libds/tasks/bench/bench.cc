@@ -4,10 +4,10 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
-#include <chrono>
-#include <ctime>
 #include <set>
 
+#include "libds/base/clock.h"
+#include "libds/base/cost_file.h"
 #include "libds/base/cpu.h"
 #include "libds/base/error.h"
 #include "libds/base/parallel.h"
@@ -32,10 +32,6 @@ constexpr int64_t kMaxRounds = 100'000;
 constexpr int64_t kVaryRepeats = 3;     // runs after the first at each size
 constexpr int64_t kMaxProfileRuns = 50;
 constexpr double kProfileSeconds = 1;   // a row
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 int64_t count_nonzero(const Tensor& tensor) {
   int64_t count = 0;
@@ -120,7 +116,7 @@ void warm_up(Contender& c, RowReport& report, const Setup& setup) {
   const int64_t idle = resident_bytes();
   const bool fresh_peak = reset_peak_resident();
   SessionOptions session_options;
-  apply(map_device({"cpu", true, report.settings.precision, report.settings.threads}), session_options);
+  apply(map_device({"cpu", true, report.settings.precision, report.settings.threads, setup.options.costs}), session_options);
   session_options.static_plan = setup.options.static_plan;
   set_num_threads(report.settings.threads);
   double start = now_seconds();
@@ -227,13 +223,14 @@ void take_profile(Contender& c, RowReport& r, BenchReport& report) {
   Peaks& peaks = peaks_at(report, r.settings.threads);
   peaks.f32 = peak_flops(DType::kF32, r.settings.threads);
   if (r.dtype == dtype_name(DType::kI8)) peaks.i8 = peak_flops(DType::kI8, r.settings.threads);
+  if (r.settings.precision != "fp32") peaks.bf16 = peak_flops(DType::kBF16, r.settings.threads);
   peaks.bandwidth = peak_bandwidth(r.settings.threads);
   set_num_threads(r.settings.threads);
   c.session->run(c.inputs);
   c.session->enable_profile();
   const auto runs = std::clamp<int64_t>(static_cast<int64_t>(kProfileSeconds / std::max(1e-9, r.time.p50)), 3, kMaxProfileRuns);
   for (int64_t i = 0; i < runs; ++i) c.session->run(c.inputs);
-  Profile profile = make_profile(c.session->profile(), {peaks.f32, peaks.i8, peaks.bandwidth});
+  Profile profile = make_profile(c.session->profile(), {peaks.f32, peaks.i8, peaks.bandwidth, peaks.bf16});
   if (!profile.steps.empty()) r.profile = std::move(profile);
 }
 
@@ -268,10 +265,7 @@ void describe_machine(BenchReport& report) {
   report.cpu = cpu_description();
   struct utsname system {};
   if (::uname(&system) == 0) report.os = fmt::format("{} {} {}", system.sysname, system.release, system.machine);
-  const std::time_t now = std::time(nullptr);
-  struct tm utc {};
-  char text[32];
-  if (::gmtime_r(&now, &utc) && std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc) > 0) report.date = text;
+  report.date = utc_date();
 }
 
 void check(const BenchOptions& options) {
@@ -307,6 +301,8 @@ BenchReport run_bench(const BenchOptions& options) {
   report.static_plan = options.static_plan;
   report.data = options.input.empty() ? options.data : options.input;
   report.random_inputs = report.data.empty();
+  const bool automatic = std::find(options.precisions.begin(), options.precisions.end(), "auto") != options.precisions.end();
+  if (automatic || !options.costs.empty()) report.costs = named_costs(options.costs);
   if (!options.data.empty()) {
     DatasetOptions dataset_options;
     dataset_options.label_key = options.label_key;

@@ -7,10 +7,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "libds/base/cost_table.h"
 #include "libds/base/dtype.h"
 #include "libds/mem/tensor.h"
 #include "libds/tasks/bench/profile.h"
@@ -26,6 +28,7 @@ struct BenchOptions {
   std::vector<std::string> shapes;  // see run/input_shapes.h
   // The sweep: rows are the cross product of models and these.
   std::vector<std::string> precisions = {"fp32"};
+  std::string costs = {};              // table of costs for "auto", see run/device.h
   std::vector<int64_t> threads = {1};  // 0: all that the machine offers
   std::vector<int64_t> batches;        // sizes of an open first axis; empty: not given
   std::vector<std::string> vary;       // sizes to walk through instead of repeating one, see sweep.h
@@ -91,7 +94,7 @@ struct RowReport {
 // Measured peaks at one number of threads; 0 where no row needed them.
 struct Peaks {
   int threads = 1;
-  double f32 = 0, i8 = 0;  // operations per second
+  double f32 = 0, i8 = 0, bf16 = 0;  // operations per second
   double bandwidth = 0;    // bytes per second
 };
 
@@ -103,6 +106,7 @@ struct BenchReport {
   bool random_inputs = true;
   std::string data;
   int64_t rounds = 0;
+  std::shared_ptr<const CostTable> costs;  // that "auto" went by; null: the built-in table
   std::vector<Peaks> peaks;
   std::vector<RowReport> rows;
 

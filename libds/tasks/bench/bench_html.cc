@@ -156,10 +156,10 @@ std::string steps_panel(const Profile& p) {
   for (size_t i = 0; i < std::min<size_t>(30, p.steps.size()); ++i) {
     const ProfileStep& s = p.steps[i];
     const auto rate = [&](int64_t amount, const char* unit) { return amount > 0 && s.seconds > 0 ? scaled(static_cast<double>(amount) / s.seconds, unit) : "-"; };
-    rows.push_back({fmt::format("<code>{}</code>", html_escaped(s.node)), html_escaped(s.op), fmt::format("<code>{}</code>", html_escaped(s.kernel)),
+    rows.push_back({fmt::format("<code>{}</code>", html_escaped(s.node)), html_escaped(s.op), std::string(dtype_name(s.dtype)), fmt::format("<code>{}</code>", html_escaped(s.kernel)),
                     time_text(s.seconds), percent_text(s.seconds / p.seconds), rate(s.flops, "FLOP/s"), rate(s.bytes, "B/s"), percent_text(s.roofline(), 0)});
   }
-  return table({"Step", "Operator", "Kernel", "Time", "Share", "FLOP/s", "Memory", "Of roofline"}, rows, 3);
+  return table({"Step", "Operator", "Type", "Kernel", "Time", "Share", "FLOP/s", "Memory", "Of roofline"}, rows, 4);
 }
 
 std::string profiles(const BenchReport& report) {

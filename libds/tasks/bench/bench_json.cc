@@ -88,9 +88,11 @@ std::string bench_json(const BenchReport& report) {
   json["data"] = report.random_inputs ? Json(nullptr) : Json(report.data);
   json["static_plan"] = report.static_plan;
   json["rounds"] = report.rounds;
+  json["costs"] = report.costs ? Json{{"file", report.costs->file}, {"hash", report.costs->hash()}} : Json(nullptr);
   json["peaks"] = Json::array();
   for (const Peaks& p : report.peaks)
     json["peaks"].push_back({{"threads", p.threads}, {"f32_flops_per_second", positive_json(p.f32)}, {"i8_flops_per_second", positive_json(p.i8)},
+                             {"bf16_flops_per_second", positive_json(p.bf16)},
                              {"bytes_per_second", positive_json(p.bandwidth)}});
   json["ds_memory_usage"] = Json::object();
   for (int t = 0; t < kTierCount; ++t)

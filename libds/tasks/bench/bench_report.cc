@@ -106,11 +106,11 @@ Table ops_table(const Profile& profile) {
 }
 
 Table steps_table(const Profile& profile) {
-  Table table{{"node", "operator", "kernel", "total", "per run", "share", "FLOP/s", "B/s", "of roofline"}};
+  Table table{{"node", "operator", "type", "kernel", "total", "per run", "share", "FLOP/s", "B/s", "of roofline"}};
   for (size_t i = 0; i < std::min(kTopSteps, profile.steps.size()); ++i) {
     const ProfileStep& s = profile.steps[i];
     const std::string node = s.part < 0 ? s.node : fmt::format("{} (part {})", s.node, s.part);
-    table.push_back({node, s.op, s.kernel, time_text(s.seconds * static_cast<double>(profile.runs)), time_text(s.seconds),
+    table.push_back({node, s.op, std::string(dtype_name(s.dtype)), s.kernel, time_text(s.seconds * static_cast<double>(profile.runs)), time_text(s.seconds),
                      percent_text(s.seconds / profile.seconds), rate(s.flops, s.seconds, "FLOP/s"), rate(s.bytes, s.seconds, "B/s"),
                      percent_text(s.roofline(), 0)});
   }
@@ -128,6 +128,7 @@ std::string headline(const BenchReport& report) {
   if (!shapes && !first.vary)
     for (const auto& [name, shape] : first.inputs) inputs.push_back(fmt::format("{}:{}", name, shape_string(shape)));
   if (!inputs.empty()) parts.push_back(fmt::format("{}", fmt::join(inputs, " ")));
+  if (report.costs) parts.push_back(report.costs->text());
   parts.push_back(report.random_inputs ? "random inputs" : "inputs from " + report.data);
   return fmt::format("{}; {}", report.cpu, fmt::join(parts, "; "));
 }
@@ -155,10 +156,11 @@ std::string tables(const BenchReport& report, bool markdown, bool profile) {
     std::string bounds = fmt::format("{} a run in {} steps, mean of {} runs; roofline of {} f32", time_text(r.profile->seconds), r.profile->steps.size(),
                                      r.profile->runs, scaled(peaks.f32, "FLOP/s"));
     if (peaks.i8 > 0) bounds += fmt::format(", {} i8", scaled(peaks.i8, "op/s"));
+    if (peaks.bf16 > 0) bounds += fmt::format(", {} bf16", scaled(peaks.bf16, "FLOP/s"));
     out += fmt::format("{} and {} from memory\n\n", bounds, scaled(peaks.bandwidth, "B/s"));
     out += table(ops_table(*r.profile), 2) + "\n";
     if (r.profile->steps.size() > kTopSteps) out += fmt::format("the {} steps that take longest\n{}", kTopSteps, markdown ? "\n" : "");
-    out += table(steps_table(*r.profile), 3);
+    out += table(steps_table(*r.profile), 4);
   }
   return out;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "libds/ops/attention.h"
+
 namespace ds::bench {
 
 double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& roof) {
@@ -14,6 +16,8 @@ double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& r
 
 DType arithmetic_dtype(const Graph& graph, const Node& node) {
   if (node.is("QuantizeLinear") || node.is("DequantizeLinear")) return DType::kF32;
+  if (node.attr_int(ops::kProductsAttr, 0) == static_cast<int64_t>(DType::kBF16)) return DType::kBF16;
+  if (node.inputs.size() > 1 && node.inputs[1] != kNone && graph.value(node.inputs[1]).dtype == DType::kBF16) return DType::kBF16;
   for (ValueId id : node.inputs) {
     if (id == kNone) continue;
     const DType dtype = graph.value(id).dtype;

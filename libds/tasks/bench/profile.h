@@ -18,7 +18,7 @@ struct ProfileStep {
   std::string op;
   std::string kernel;
   int part = -1;       // of a graph that runs in parts
-  DType dtype = DType::kF32;  // of the arithmetic: kI8 or kF32
+  DType dtype = DType::kF32;  // of the arithmetic, see arithmetic_dtype()
   double seconds = 0;
   int64_t flops = 0, bytes = 0;  // bytes: operands, read and written, each once
   double roofline_seconds = 0;   // the least time that the measured peaks allow, see roofline()
@@ -47,8 +47,8 @@ struct Profile {
 
 // Operations per second at a type, and bytes per second.
 struct Roof {
-  double f32 = 0, i8 = 0, bandwidth = 0;
-  double flops(DType dtype) const { return dtype == DType::kI8 ? i8 : f32; }
+  double f32 = 0, i8 = 0, bandwidth = 0, bf16 = 0;
+  double flops(DType dtype) const { return dtype == DType::kI8 ? i8 : dtype == DType::kBF16 ? bf16 : f32; }
 };
 
 // The least time for a piece of work: the larger of its operations at the peak of the arithmetic and its bytes at
@@ -56,7 +56,8 @@ struct Roof {
 // min(peak, operations / bytes * bandwidth). Peaks of 0 bound nothing.
 double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& roof);
 
-// Type a node's arithmetic is done in: kI8 for integer products, else kF32.
+// Type a node's arithmetic is done in: kI8 for integer products, kBF16 for products of weights or attention in bf16
+// (passes/auto_cast.h), else kF32.
 DType arithmetic_dtype(const Graph& graph, const Node& node);
 
 Profile make_profile(std::span<const StepTime> steps, const Roof& roof);

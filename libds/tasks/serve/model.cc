@@ -120,6 +120,7 @@ ServedModel::ServedModel(std::string name, std::shared_ptr<const Graph> graph, c
     // Rewritten once, so that the instances share what the passes make of the weights.
     SessionOptions session_options;
     session_options.precision = options.precision;
+    session_options.costs = options.costs;
     auto prepared = std::make_shared<Graph>(*graph_);
     run_pipeline(*prepared, session_options.pipeline, pipeline_options(session_options));
     session_options.pipeline.clear();

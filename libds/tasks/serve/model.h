@@ -30,6 +30,7 @@ struct ModelOptions {
   int instances = 1;
   int threads = 1;  // of each instance
   Precision precision = Precision::kF32;
+  std::shared_ptr<const CostTable> costs;  // run/session.h
   BatchPolicy batch;
   size_t max_queue = 256;                       // requests waiting
   size_t max_queue_bytes = size_t{512} << 20;   // bytes of their tensors

@@ -57,6 +57,7 @@ Server::Server(const ServeOptions& options) : options_(options) {
   model_options.instances = options_.instances;
   const int instances = options_.instances * static_cast<int>(paths.size());
   model_options.precision = options_.precision;
+  model_options.costs = options_.costs;
   model_options.threads = options_.threads > 0 ? options_.threads : std::max(1, available_threads() / instances);
   model_options.batch = options_.batch;
   model_options.max_queue = options_.max_queue;

@@ -21,6 +21,7 @@ struct ServeOptions {
   std::string port_file;            // written (atomically) with the port once the server answers; empty: none
   int instances = 1;                // of each model
   Precision precision = Precision::kF32;
+  std::shared_ptr<const CostTable> costs;  // run/session.h
   int threads = 0;                  // of each instance; 0: the machine's, shared out between the instances
   BatchPolicy batch;
   size_t max_queue = 256;           // requests waiting, per model
