@@ -19,7 +19,9 @@ constexpr int64_t kPointerBytes = sizeof(void*);
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t ceil_div(int64_t n, int64_t d) { return (n + d - 1) / d; }
-int64_t element_bytes(ActivationType type) { return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 ? 2 : 1; }
+int64_t element_bytes(ActivationType type) {
+  return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 || type == ActivationType::kF16 ? 2 : 1;
+}
 
 // --- the left operand ------------------------------------------------------------------------------
 
@@ -29,7 +31,7 @@ class Loader {
   Loader(const TileIsa& isa, TileType tile, ActivationType given)
       : given_bytes_(element_bytes(given)), tile_bytes_(tile_element_bytes(tile)), narrow_(isa.narrow) {
     if (tile == TileType::kU8S8 && given == ActivationType::kS8) how_ = How::kFlipSign;
-    if (tile == TileType::kBf16 && given == ActivationType::kF32) how_ = How::kNarrow;
+    if (given == ActivationType::kF32 && tile != TileType::kF32) how_ = tile == TileType::kF16 ? How::kNarrowF16 : How::kNarrow;
   }
   bool copies() const { return how_ == How::kCopy; }
   int64_t given_bytes() const { return given_bytes_; }
@@ -42,13 +44,15 @@ class Loader {
       for (int64_t i = 0; i < n; ++i) dst[i] = src[i] ^ std::byte{0x80};
     } else if (narrow_ != nullptr) {
       narrow_(n, reinterpret_cast<const float*>(src), reinterpret_cast<uint16_t*>(dst));
+    } else if (how_ == How::kNarrowF16) {
+      for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint16_t*>(dst)[i] = saturated_f16(reinterpret_cast<const float*>(src)[i]).bits;
     } else {
       for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint16_t*>(dst)[i] = bf16(reinterpret_cast<const float*>(src)[i]).bits;
     }
   }
 
  private:
-  enum class How { kCopy, kFlipSign, kNarrow };
+  enum class How { kCopy, kFlipSign, kNarrow, kNarrowF16 };
   How how_ = How::kCopy;
   int64_t given_bytes_, tile_bytes_;
   void (*narrow_)(int64_t n, const float* src, uint16_t* dst);
@@ -83,6 +87,8 @@ Rows rows_of(const Loader& loader, const NhwcConv& s, const PackedWeights& w) {
 // Copies x with image rows padded.
 void stage(const NhwcConv& s, const Loader& loader, const Rows& r, const std::byte* x, int pad, std::byte* to) {
   const int64_t pixel = s.channels * loader.tile_bytes(), row = s.width * s.channels;
+  // Read with the last pixel, times zero, which would make NaN of NaN.
+  std::memset(to + s.batch * s.height * r.width * pixel, 0, static_cast<size_t>(kGroupBytes));
   parallel_for(s.batch * s.height, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::byte* line = to + i * r.width * pixel;

@@ -1,16 +1,12 @@
-// AVX-512 tiles: up to 14 rows by 2 panels in 28 accumulators, two registers of weights and one broadcast group
-// of activations fill the 32 registers. A group costs 14 broadcasts and 2 loads for 28 multiply-adds, so the two
-// multiply ports are the bound as long as the panels of a depth block stay in L1.
+// AVX-512 tiles that sum in 32 bits (how a block is cut: kernels/tile_sweep.h).
 #include <immintrin.h>
 
 #include <utility>
 
-#include "kernels/tile.h"
+#include "kernels/tile_sweep.h"
 
 namespace ds::kernels {
 namespace {
-
-constexpr int kMaxRows = 14;
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill the
 // accumulators.
@@ -117,49 +113,18 @@ void tile(const TileTaps& t, const std::byte* const* a, const std::byte* b, int3
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, const std::byte*, int32_t*, const std::byte*, int64_t);
-
-template <typename Product, int kPanels, int... kRows>
-TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
-  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels>...};
-  return kTable[rows - 1];
-}
-
-// `rows_at(r)` gives the pointers of rows r and up.
-template <typename Product, typename RowsAt>
-void sweep(const TileTaps& t, RowsAt rows_at) {
-  if (t.rows <= 0) return;
-  // Rows are shared out evenly: 49 rows are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
-  const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;
-  for (int64_t p = 0; p < t.panels; p += 2) {
-    const bool pair = p + 1 < t.panels;
-    const int64_t lines = t.next_b != nullptr && p + 2 >= t.panels ? t.taps * t.groups : 0;
-    int32_t* c = static_cast<int32_t*>(t.c) + p * kPanelColumns;
-    for (int64_t i = 0, r = 0; i < parts; ++i) {
-      const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
-      constexpr std::make_integer_sequence<int, kMaxRows> kAll;
-      const TileFn fn = pair ? tile_of<Product, 2>(rows, kAll) : tile_of<Product, 1>(rows, kAll);
-      // Every tile fetches its share of the lines.
-      fn(t, rows_at(r, rows), t.b + p * t.b_stride, c + r * t.c_stride, t.next_b + lines * i / parts * kPanelRowBytes, lines > 0 ? parts : 0);
-      r += rows;
-    }
+template <typename Product>
+struct Tiles {
+  template <int kPanels, int... kRows>
+  static TileFn of(int64_t rows, std::integer_sequence<int, kRows...>) {
+    static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels>...};
+    return kTable[rows - 1];
   }
-}
-
-template <typename Product>
-void taps(const TileTaps& t) {
-  sweep<Product>(t, [&](int64_t r, int64_t) { return t.a + r; });
-}
-
-template <typename Product>
-void block(const TileBlock& k) {
-  const std::byte* rows_here[kMaxRows + kTapsBeyond] = {};
-  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
-  sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
-    for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
-    return rows_here;
-  });
-}
+  static TileFn of(int64_t rows, bool pair) {
+    constexpr std::make_integer_sequence<int, kMaxRows> kAll;
+    return pair ? of<2>(rows, kAll) : of<1>(rows, kAll);
+  }
+};
 
 // In integers, so that the bits are those of libds/base/half.h, subnormal numbers included.
 void narrow(int64_t n, const float* src, uint16_t* dst) {
@@ -178,17 +143,17 @@ void narrow(int64_t n, const float* src, uint16_t* dst) {
 }  // namespace
 
 const TileIsa& avx512_tile_f32() {
-  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>, taps<F32>};
+  static constexpr TileIsa isa = {"avx512", 1, 1, block<Tiles<F32>>, taps<Tiles<F32>>};
   return isa;
 }
 
 const TileIsa& avx512_tile_bf16() {
-  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, taps<Bf16>, narrow};
+  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Tiles<Bf16>>, taps<Tiles<Bf16>>, narrow};
   return isa;
 }
 
 const TileIsa& avx512_tile_u8s8() {
-  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<U8S8>, taps<U8S8>};
+  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<Tiles<U8S8>>, taps<Tiles<U8S8>>};
   return isa;
 }
 

@@ -86,7 +86,7 @@ enum CommonFlags : unsigned {
   kQuiet = 1, kSeed = 2, kThreads = 4, kDevice = 8, kPrecision = 16, kJson = 32, kDryRun = 64, kConfig = 128, kExternalData = 256,
 };
 
-constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 where this CPU gains by it, bf16 everywhere";
+constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 or fp16 where this CPU gains by it, bf16 and fp16 everywhere";
 
 // Values of the common options. After parsing, quiet and threads are already in force for the calling
 // thread, and device and precision are known to be available.

@@ -28,21 +28,32 @@ class FinishSink final : public kernels::ProductSink {
 };
 
 // What is multiplied in: the weights say it.
-TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
+TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : w == DType::kF16 ? TileType::kF16 : TileType::kF32; }
+kernels::StoredType stored_type(DType t) {
+  using S = kernels::StoredType;
+  return t == DType::kBF16 ? S::kBf16 : t == DType::kF16 ? S::kF16 : S::kF32;
+}
+kernels::ActivationType given_type(DType t) {
+  using A = kernels::ActivationType;
+  return t == DType::kBF16 ? A::kBf16 : t == DType::kF16 ? A::kF16 : A::kF32;
+}
+kernels::WeightType weight_type(DType t) {
+  using W = kernels::WeightType;
+  return t == DType::kBF16 ? W::kBf16 : t == DType::kF16 ? W::kF16 : W::kF32;
+}
 
 // Weights in panels; inputs x, w, bias?, addend?.
 class TileKernel final : public Kernel {
  public:
   TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
       : shape_(shape), level_(q.isa), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
-        given_(q.in(0).dtype == DType::kBF16 ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32) {
+        given_(given_type(q.in(0).dtype)) {
     const DType type = q.in(1).dtype;
-    const auto weights = type == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
     packed_ = pack_once(q, 1, kernels::packing_form(isa_, shape_, matrix), [&] {
       const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-      return kernels::pack_product(tile_type(type), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weights);
+      return kernels::pack_product(tile_type(type), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weight_type(type));
     });
-    if (q.in(2).defined() && q.in(2).dtype == DType::kBF16) bias_ = q.constant(2)->cast(DType::kF32);
+    if (q.in(2).defined() && is_half(q.in(2).dtype)) bias_ = q.constant(2)->cast(DType::kF32);
   }
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, *packed_, given_, threads_); }
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
@@ -50,11 +61,12 @@ class TileKernel final : public Kernel {
   void run(const KernelContext& c) override {
     kernels::Finish finish;
     finish.epilogue = epilogue_;
+    finish.column_scale = packed_->column_scales.empty() ? nullptr : packed_->column_scales.data();
     finish.bias = bias_.defined() ? bias_.data<float>() : c.has_input(2) ? c.input(2).data<float>() : nullptr;
     finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
-    finish.addend_bf16 = c.has_input(3) && c.input(3).dtype() == DType::kBF16;
+    if (c.has_input(3)) finish.addend_type = stored_type(c.input(3).dtype());
     finish.y = c.output(0).mutable_raw();
-    finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
+    finish.y_type = stored_type(c.output(0).dtype());
     finish.channels = shape_.out_channels;
     kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
   }
@@ -155,15 +167,15 @@ class TransposeKernel final : public Kernel {
 
 // Why no tile takes these operands; empty when one does.
 std::string declines_operands(const KernelQuery& q) {
-  const auto taken = [](const TensorDesc& d) { return !d.defined() || d.dtype == DType::kF32 || d.dtype == DType::kBF16; };
-  const bool narrow = q.in(1).dtype == DType::kBF16;
-  for (size_t i = 0; i < q.inputs.size(); ++i) {
-    if (!taken(q.in(i))) return "neither f32 nor bf16";
-    if (!narrow && q.in(i).dtype == DType::kBF16) return "bf16 with weights in f32";
-  }
-  if (!taken(q.out(0)) || (!narrow && q.out(0).dtype != DType::kF32)) return "result of another type";
+  const DType type = q.in(1).dtype;  // others are f32 or of the weights' type
+  if (type != DType::kF32 && !is_half(type)) return "not f32, bf16 or f16";
+  if (type == DType::kF16 && q.node.attr_int("half_sums", 0) == 0) return "sums in f16 are not exact enough";
+  const auto taken = [type](const TensorDesc& d) { return !d.defined() || d.dtype == DType::kF32 || d.dtype == type; };
+  for (size_t i = 0; i < q.inputs.size(); ++i)
+    if (!taken(q.in(i))) return "weights of another type";
+  if (!taken(q.out(0))) return "result of another type";
   if (q.constant(1) == nullptr) return "weights are not constant";
-  if (q.in(2).defined() && q.in(2).dtype == DType::kBF16 && q.constant(2) == nullptr) return "bias is not constant";
+  if (q.in(2).defined() && is_half(q.in(2).dtype) && q.constant(2) == nullptr) return "bias is not constant";
   if (kernels::tile_isa(tile_type(q.in(1).dtype), q.isa) == nullptr) return "no tile for this type";
   return {};
 }

@@ -1,5 +1,6 @@
 #include "libds/passes/auto_cast.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "libds/base/cpu_vendor.h"
@@ -12,19 +13,24 @@ namespace {
 // two AVX-512 ports do in f32, of which memory leaves about half. vdpbf16ps issues every other cycle on Intel's cores
 // (half the f32 rate: measured 0.5 on Sapphire Rapids), at full rate on AMD's Zen 4 and later (twice).
 constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
+// vfmaddph works on twice as many numbers as vfmaddps, at the same rate; widening the sums takes a part of that.
+constexpr double kFp16Speed = 1.7;
 
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
 
 class Caster {
  public:
-  explicit Caster(Rewriter& rewriter) : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)) {}
+  Caster(Rewriter& rewriter, DType type, Isa isa)
+      : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)), type_(type),
+        stores_(type == DType::kBF16 || f16_speed(isa) > 0) {}
 
   bool run() {
     for (NodeId id : graph_.order())
       if (graph_.node(id).alive) cast_weights(id);
-    for (NodeId id : graph_.order())
-      if (graph_.node(id).alive) narrow_result(id);
+    if (stores_)
+      for (NodeId id : graph_.order())
+        if (graph_.node(id).alive) narrow_result(id);
     return changed_;
   }
 
@@ -58,18 +64,19 @@ class Caster {
     const Node n = graph_.node(id);
     const auto why = reason(n);
     if (!why) return;
-    log("precision", "{}: {}", n.label(), why->empty() ? "bf16" : "f32: " + *why);
+    log("precision", "{}: {}", n.label(), why->empty() ? std::string(dtype_name(type_)) : "f32: " + *why);
     if (!why->empty()) return;
     const Tensor w = *constant(n.input(1));
-    const Tensor narrow = Tensor::deferred(DType::kBF16, w.shape(), [w](std::byte* to) {
-      const Tensor rounded = w.transient().cast(DType::kBF16);
+    const Tensor narrow = Tensor::deferred(type_, w.shape(), [w, type = type_](std::byte* to) {
+      const Tensor rounded = w.transient().cast(type);
       std::memcpy(to, rounded.raw(), rounded.bytes());
     });
     std::vector<ValueId> inputs = n.inputs;
-    inputs[1] = rw_.add_constant(graph_.value(n.input(1)).name + "/bf16", narrow);
+    inputs[1] = rw_.add_constant(fmt::format("{}/{}", graph_.value(n.input(1)).name, dtype_name(type_)), narrow);
     const bool conv = n.is("Conv") || n.is_internal("FusedConv");
     Attributes attrs = n.attrs;
-    if (conv) attrs["to"] = static_cast<int64_t>(DType::kF32);  // also when x becomes narrow
+    attrs["to"] = static_cast<int64_t>(DType::kF32);  // also when x becomes narrow
+    if (type_ == DType::kF16) attrs["half_sums"] = int64_t{1};
     rw_.insert_before(id);
     replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), std::move(attrs));
   }
@@ -81,33 +88,34 @@ class Caster {
     changed_ = true;
   }
 
-  bool is_narrow_conv(NodeId id) const {
+  bool is_narrow(NodeId id) const {
     const Node& n = graph_.node(id);
-    return n.is_internal("FusedConv") && graph_.value(n.input(1)).dtype == DType::kBF16;
+    return (n.is_internal("FusedConv") || n.is_internal("FusedMatMul")) && n.has_attr("to") && graph_.value(n.input(1)).dtype == type_;
   }
 
-  // A convolution whose result only goes into others as what they multiply or add.
+  // A product whose result only goes into others of its kind as what they multiply or add.
   void narrow_result(NodeId id) {
-    if (!is_narrow_conv(id)) return;
+    if (!is_narrow(id)) return;
     const ValueId y = graph_.node(id).outputs[0];
     if (graph_.is_output(y) || graph_.value(y).users.empty()) return;
     for (const State& s : graph_.states())
       if (s.update == y) return;
     for (NodeId user : graph_.value(y).users) {
-      if (!is_narrow_conv(user)) return;
       const Node& n = graph_.node(user);
-      if (n.input(1) == y || n.input(2) == y) return;
+      if (!is_narrow(user) || n.op != graph_.node(id).op || n.input(1) == y || n.input(2) == y) return;
     }
     const Node n = graph_.node(id);
     Attributes attrs = n.attrs;
-    attrs["to"] = static_cast<int64_t>(DType::kBF16);
+    attrs["to"] = static_cast<int64_t>(type_);
     rw_.insert_before(id);
-    replace(id, "FusedConv", n.inputs, std::move(attrs));
+    replace(id, n.is_internal("FusedConv") ? "FusedConv" : "FusedMatMul", n.inputs, std::move(attrs));
   }
 
   Graph& graph_;
   Rewriter& rw_;
   std::vector<char> is_state_;
+  DType type_;
+  bool stores_;  // results too: not where kernels for f16 are missing, which would round to infinity
   bool changed_ = false;
 };
 
@@ -119,13 +127,22 @@ double bf16_speed(Isa isa) {
   return cpu_vendor() == "AuthenticAMD" ? kAmdDotSpeed : kIntelDotSpeed;
 }
 
+double f16_speed(Isa isa) { return isa >= Isa::kVnni && cpu_has_fp16() ? kFp16Speed : 0; }
+
+DType product_type(Precision precision, Isa isa) {
+  if (precision == Precision::kBf16) return DType::kBF16;
+  if (precision == Precision::kF16) return DType::kF16;
+  const double bf16 = bf16_speed(isa), f16 = f16_speed(isa);
+  if (precision == Precision::kF32 || std::max(bf16, f16) < kLeastNarrowGain) return DType::kF32;
+  return bf16 > f16 ? DType::kBF16 : DType::kF16;
+}
+
 bool auto_cast(Rewriter& rewriter, PassContext& context) {
-  if (context.precision == Precision::kF32) return false;
-  if (context.precision == Precision::kAuto && bf16_speed(context.isa) < kLeastBf16Gain) {
-    log("precision", "f32: bf16 is {} times as fast at {}", bf16_speed(context.isa), isa_name(context.isa));
-    return false;
-  }
-  return Caster(rewriter).run();
+  const DType type = product_type(context.precision, context.isa);
+  if (type != DType::kF32) return Caster(rewriter, type, context.isa).run();
+  if (context.precision == Precision::kAuto)
+    log("precision", "f32: at {} bf16 is {} times as fast, f16 {} times", isa_name(context.isa), bf16_speed(context.isa), f16_speed(context.isa));
+  return false;
 }
 
 }  // namespace ds

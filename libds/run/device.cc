@@ -14,24 +14,20 @@ bool is_cuda(const std::string& device) {
 }
 
 std::string explain(const DeviceChoice& c) {
-  const double speed = bf16_speed(c.isa);
-  const char* products = c.precision == Precision::kF32 ? "f32, exact"
-                         : c.precision == Precision::kBf16 ? "bf16, as asked for"
-                         : speed >= kLeastBf16Gain         ? "bf16"
-                                                           : "f32";
-  std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, products);
-  if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {} times the rate of f32)", speed);
-  return text;
+  std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, dtype_name(product_type(c.precision, c.isa)));
+  if (c.precision == Precision::kAuto) return text + fmt::format(" (bf16 runs at {} times the rate of f32, f16 at {})", bf16_speed(c.isa), f16_speed(c.isa));
+  return text + (c.precision == Precision::kF32 ? ", exact" : ", as asked for");
 }
 
 }  // namespace
 
-std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16"}; }
+std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16", "fp16"}; }
 
 Precision parse_precision(const std::string& name) {
   if (name == "fp32") return Precision::kF32;
   if (name == "auto") return Precision::kAuto;
   if (name == "bf16") return Precision::kBf16;
+  if (name == "fp16") return Precision::kF16;
   fail(ExitCode::kUsage, "--precision: '{}' is not one of {}", name, fmt::join(precision_names(), ", "));
 }
 
