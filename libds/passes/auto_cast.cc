@@ -1,10 +1,14 @@
 #include "libds/passes/auto_cast.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "libds/base/cpu_vendor.h"
+#include "libds/base/half.h"
 #include "libds/base/log.h"
+#include "libds/base/parallel.h"
 
 namespace ds {
 namespace {
@@ -16,14 +20,31 @@ constexpr double kAmxSpeed = 8, kIntelDotSpeed = 0.5, kAmdDotSpeed = 2;
 // vfmaddph works on twice as many numbers as vfmaddps, at the same rate; widening the sums takes a part of that.
 constexpr double kFp16Speed = 1.7;
 
+// Whether f16 can hold them.
+bool within_f16(const Tensor& weights) {
+  const Tensor w = weights.transient();
+  const float* x = w.data<float>();
+  std::atomic<bool> within{true};
+  parallel_for(w.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    bool all = true;
+    for (int64_t i = begin; i < end; ++i) all &= std::abs(x[i]) <= kLargestF16;
+    if (!all) within = false;
+  });
+  return within;
+}
+
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
+// With f16 only where it pays: rounding an element of x costs about as much as f16 saves on 60 multiply-adds, and shorter sums
+// are bound by their epilogues.
+constexpr int64_t kLeastReuse = 64, kLeastF16Depth = 32;
 
 class Caster {
  public:
-  Caster(Rewriter& rewriter, DType type, Isa isa)
+  // gaining: products that gain, not all.
+  Caster(Rewriter& rewriter, DType type, Isa isa, bool gaining)
       : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)), type_(type),
-        stores_(type == DType::kBF16 || f16_speed(isa) > 0) {}
+        stores_(type == DType::kBF16 || f16_speed(isa) > 0), choosy_(gaining && type == DType::kF16) {}
 
   bool run() {
     for (NodeId id : graph_.order())
@@ -52,12 +73,21 @@ class Caster {
     if (product) {
       if (w->rank() != 2 || !x.dims || x.dims->empty()) return "the right operand is no matrix";
       const bool turned = n.attr_int("trans_b", 0) != 0;
-      return w->dim(turned ? 1 : 0) < kLeastDepth ? "a short sum" : "";
+      return why_not(*w, w->dim(turned ? 1 : 0), w->dim(turned ? 0 : 1));
     }
     const int64_t groups = n.attr_int("group", 1), per_group = w->dim(1), out = w->dim(0) / groups;
     if (w->rank() > 4) return "three spatial axes";
     if (groups > 1 && (per_group < 8 || out < 8)) return "groups of few channels";
-    return w->numel() / w->dim(0) < kLeastDepth ? "a short sum" : "";
+    const int64_t depth = w->numel() / w->dim(0);
+    int64_t reuse = out * depth / per_group;
+    for (int64_t stride : n.attr_ints("strides")) reuse /= stride;
+    return why_not(*w, depth, reuse);
+  }
+  // reuse: multiply-adds that an element of x takes part in.
+  std::string why_not(const Tensor& w, int64_t depth, int64_t reuse) const {
+    if (depth < (choosy_ ? kLeastF16Depth : kLeastDepth)) return "a short sum";
+    if (choosy_ && reuse < kLeastReuse) return "little to multiply for every element to round";
+    return type_ == DType::kF16 && !within_f16(w) ? "weights beyond the range of f16" : "";
   }
 
   void cast_weights(NodeId id) {
@@ -115,7 +145,8 @@ class Caster {
   Rewriter& rw_;
   std::vector<char> is_state_;
   DType type_;
-  bool stores_;  // results too: not where kernels for f16 are missing, which would round to infinity
+  bool stores_;  // results too: not where kernels for f16 are missing
+  bool choosy_;
   bool changed_ = false;
 };
 
@@ -139,7 +170,7 @@ DType product_type(Precision precision, Isa isa) {
 
 bool auto_cast(Rewriter& rewriter, PassContext& context) {
   const DType type = product_type(context.precision, context.isa);
-  if (type != DType::kF32) return Caster(rewriter, type, context.isa).run();
+  if (type != DType::kF32) return Caster(rewriter, type, context.isa, context.precision == Precision::kAuto).run();
   if (context.precision == Precision::kAuto)
     log("precision", "f32: at {} bf16 is {} times as fast, f16 {} times", isa_name(context.isa), bf16_speed(context.isa), f16_speed(context.isa));
   return false;

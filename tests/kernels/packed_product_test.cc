@@ -231,8 +231,8 @@ TEST_P(PackedProduct, EqualsDirectSums) {
       packed_product(kind.get(), s, {x.bytes.data(), kind.x, zero}, packed, store, threads, workspace.data());
       set_num_threads(1);
       for (size_t i = bytes; i < bytes + 64; ++i) ASSERT_EQ(workspace.data()[i], std::byte{0x7f}) << c.what << ": beyond the workspace";
-      // Sums in f16 are short: 2^-11 of each of 32, a few times over.
-      const double rounding = kind.get().scale_columns != nullptr ? 0x1p-10 : 2e-6;
+      // Of sums in f16 the error is 1.3e-3 of the sum's deviation, whatever the depth: six times that.
+      const double rounding = kind.get().scale_columns != nullptr ? 2e-3 : 2e-6;
       const double tolerance = integers ? 0 : rounding * std::sqrt(static_cast<double>(s.depth())) * 4;
       for (size_t i = 0; i < expected.size(); ++i)
         ASSERT_NEAR(store.y[i], expected[i], tolerance * std::max(1.0, std::abs(expected[i]))) << c.what << ", " << threads << " threads, element " << i;
