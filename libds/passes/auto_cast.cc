@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 
+#include "kernels/tile.h"
 #include "libds/base/cpu_vendor.h"
 #include "libds/base/half.h"
 #include "libds/base/log.h"
 #include "libds/base/parallel.h"
+#include "libds/ir/op_def.h"
 
 namespace ds {
 namespace {
@@ -26,25 +27,29 @@ bool within_f16(const Tensor& weights) {
   const float* x = w.data<float>();
   std::atomic<bool> within{true};
   parallel_for(w.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-    bool all = true;
-    for (int64_t i = begin; i < end; ++i) all &= std::abs(x[i]) <= kLargestF16;
-    if (!all) within = false;
+    int beyond = 0;  // as integers, which compilers do in vectors; NaN counts
+    for (int64_t i = begin; i < end; ++i) beyond |= static_cast<int>((float_bits(x[i]) & 0x7fffffffu) > float_bits(kLargestF16));
+    if (beyond != 0) within = false;
   });
   return within;
 }
 
+// Whether there is no plan for it, and so no choice of layouts.
+bool runs_eagerly(const Graph& graph) {
+  const auto order = graph.order();
+  return std::any_of(order.begin(), order.end(), [&](NodeId id) { return graph.node(id).def != nullptr && graph.node(id).def->data_dependent; });
+}
+
 // Products of fewer terms are bound by other things than multiplying.
 constexpr int64_t kLeastDepth = 16;
-// With f16 only where it pays: rounding an element of x costs about as much as f16 saves on 60 multiply-adds, and shorter sums
-// are bound by their epilogues.
-constexpr int64_t kLeastReuse = 64, kLeastF16Depth = 32;
 
 class Caster {
  public:
-  // gaining: products that gain, not all.
+  // gaining: products that gain, not all that can be.
   Caster(Rewriter& rewriter, DType type, Isa isa, bool gaining)
       : graph_(rewriter.graph()), rw_(rewriter), is_state_(state_values(graph_)), type_(type),
-        stores_(type == DType::kBF16 || f16_speed(isa) > 0), choosy_(gaining && type == DType::kF16) {}
+        tile_(kernels::tile_isa(type == DType::kBF16 ? kernels::TileType::kBf16 : kernels::TileType::kF16, isa)),
+        stores_(type == DType::kBF16 || tile_ != nullptr), unplanned_(gaining && runs_eagerly(graph_)) {}
 
   bool run() {
     for (NodeId id : graph_.order())
@@ -68,27 +73,26 @@ class Caster {
     if (!conv && !product) return std::nullopt;
     const Value& x = graph_.value(n.input(0));
     const Tensor* w = constant(n.input(1));
-    if (x.dtype != DType::kF32) return "not f32";
-    if (w == nullptr || w->dtype() != DType::kF32) return "weights are not constant";
+    if (x.dtype != DType::kF32 && !is_given(n)) return fmt::format("{} already", dtype_name(x.dtype));
+    if (w == nullptr || w->dtype() != x.dtype) return "weights are not constant";
     if (product) {
       if (w->rank() != 2 || !x.dims || x.dims->empty()) return "the right operand is no matrix";
       const bool turned = n.attr_int("trans_b", 0) != 0;
-      return why_not(*w, w->dim(turned ? 1 : 0), w->dim(turned ? 0 : 1));
+      return why_not(*w, w->dim(turned ? 1 : 0));
     }
     const int64_t groups = n.attr_int("group", 1), per_group = w->dim(1), out = w->dim(0) / groups;
     if (w->rank() > 4) return "three spatial axes";
     if (groups > 1 && (per_group < 8 || out < 8)) return "groups of few channels";
     const int64_t depth = w->numel() / w->dim(0);
-    int64_t reuse = out * depth / per_group;
-    for (int64_t stride : n.attr_ints("strides")) reuse /= stride;
-    return why_not(*w, depth, reuse);
+    return unplanned_ ? "the model runs node by node, where channels are not last" : why_not(*w, depth);
   }
-  // reuse: multiply-adds that an element of x takes part in.
-  std::string why_not(const Tensor& w, int64_t depth, int64_t reuse) const {
-    if (depth < (choosy_ ? kLeastF16Depth : kLeastDepth)) return "a short sum";
-    if (choosy_ && reuse < kLeastReuse) return "little to multiply for every element to round";
-    return type_ == DType::kF16 && !within_f16(w) ? "weights beyond the range of f16" : "";
+  std::string why_not(const Tensor& w, int64_t depth) const {
+    if (depth < kLeastDepth) return "a short sum";
+    return type_ == DType::kF16 && w.dtype() == DType::kF32 && !within_f16(w) ? "weights beyond the range of f16" : "";
   }
+
+  // In f16 before: all that is new is that it may be summed in f16.
+  bool is_given(const Node& n) const { return type_ == DType::kF16 && graph_.value(n.input(0)).dtype == DType::kF16; }
 
   void cast_weights(NodeId id) {
     const Node n = graph_.node(id);
@@ -96,19 +100,30 @@ class Caster {
     if (!why) return;
     log("precision", "{}: {}", n.label(), why->empty() ? std::string(dtype_name(type_)) : "f32: " + *why);
     if (!why->empty()) return;
-    const Tensor w = *constant(n.input(1));
-    const Tensor narrow = Tensor::deferred(type_, w.shape(), [w, type = type_](std::byte* to) {
-      const Tensor rounded = w.transient().cast(type);
-      std::memcpy(to, rounded.raw(), rounded.bytes());
-    });
     std::vector<ValueId> inputs = n.inputs;
-    inputs[1] = rw_.add_constant(fmt::format("{}/{}", graph_.value(n.input(1)).name, dtype_name(type_)), narrow);
+    if (!is_given(n)) inputs[1] = narrow_weights(n.input(1));
     const bool conv = n.is("Conv") || n.is_internal("FusedConv");
     Attributes attrs = n.attrs;
-    attrs["to"] = static_cast<int64_t>(DType::kF32);  // also when x becomes narrow
+    attrs["to"] = static_cast<int64_t>(graph_.value(n.outputs[0]).dtype);  // also when x becomes narrow
     if (type_ == DType::kF16) attrs["half_sums"] = int64_t{1};
     rw_.insert_before(id);
     replace(id, conv ? "FusedConv" : "FusedMatMul", std::move(inputs), std::move(attrs));
+  }
+
+  ValueId narrow_weights(ValueId id) {
+    const Tensor w = *constant(id);
+    const Tensor narrow = Tensor::deferred(type_, w.shape(), [w, type = type_, tile = tile_](std::byte* to) {
+      const Tensor wide = w.transient();
+      if (tile != nullptr && tile->narrow != nullptr) {
+        parallel_for(wide.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+          tile->narrow(end - begin, wide.data<float>() + begin, reinterpret_cast<uint16_t*>(to) + begin);
+        });
+        return;
+      }
+      const Tensor rounded = wide.cast(type);
+      std::memcpy(to, rounded.raw(), rounded.bytes());
+    });
+    return rw_.add_constant(fmt::format("{}/{}", graph_.value(id).name, dtype_name(type_)), narrow);
   }
 
   void replace(NodeId id, const char* op, std::vector<ValueId> inputs, Attributes attrs) {
@@ -127,7 +142,7 @@ class Caster {
   void narrow_result(NodeId id) {
     if (!is_narrow(id)) return;
     const ValueId y = graph_.node(id).outputs[0];
-    if (graph_.is_output(y) || graph_.value(y).users.empty()) return;
+    if (graph_.value(y).dtype == type_ || graph_.is_output(y) || graph_.value(y).users.empty()) return;
     for (const State& s : graph_.states())
       if (s.update == y) return;
     for (NodeId user : graph_.value(y).users) {
@@ -145,8 +160,9 @@ class Caster {
   Rewriter& rw_;
   std::vector<char> is_state_;
   DType type_;
+  const kernels::TileIsa* tile_;  // null: products are done in f32
   bool stores_;  // results too: not where kernels for f16 are missing
-  bool choosy_;
+  bool unplanned_;
   bool changed_ = false;
 };
 
