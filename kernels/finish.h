@@ -23,6 +23,7 @@ struct Finish {
   void* y = nullptr;
   int64_t channels = 0;
   StoredType y_type = StoredType::kF32, addend_type = StoredType::kF32;
+  bool* beyond = nullptr;  // set (atomically) where a result saturates; by finish_avx512
 };
 
 // The block at (row, column) of y.

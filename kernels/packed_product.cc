@@ -28,8 +28,8 @@ int64_t element_bytes(ActivationType type) {
 // Elements of x in the form of the tiles.
 class Loader {
  public:
-  Loader(const TileIsa& isa, TileType tile, ActivationType given)
-      : given_bytes_(element_bytes(given)), tile_bytes_(tile_element_bytes(tile)), narrow_(isa.narrow) {
+  Loader(const TileIsa& isa, TileType tile, ActivationType given, bool* beyond = nullptr)
+      : given_bytes_(element_bytes(given)), tile_bytes_(tile_element_bytes(tile)), narrow_(isa.narrow), beyond_(beyond) {
     if (tile == TileType::kU8S8 && given == ActivationType::kS8) how_ = How::kFlipSign;
     if (given == ActivationType::kF32 && tile != TileType::kF32) how_ = tile == TileType::kF16 ? How::kNarrowF16 : How::kNarrow;
   }
@@ -43,7 +43,8 @@ class Loader {
     } else if (how_ == How::kFlipSign) {
       for (int64_t i = 0; i < n; ++i) dst[i] = src[i] ^ std::byte{0x80};
     } else if (narrow_ != nullptr) {
-      narrow_(n, reinterpret_cast<const float*>(src), reinterpret_cast<uint16_t*>(dst));
+      const bool beyond = narrow_(n, reinterpret_cast<const float*>(src), reinterpret_cast<uint16_t*>(dst));
+      if (beyond && beyond_ != nullptr) __atomic_store_n(beyond_, true, __ATOMIC_RELAXED);
     } else if (how_ == How::kNarrowF16) {
       for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint16_t*>(dst)[i] = saturated_f16(reinterpret_cast<const float*>(src)[i]).bits;
     } else {
@@ -55,7 +56,8 @@ class Loader {
   enum class How { kCopy, kFlipSign, kNarrow, kNarrowF16 };
   How how_ = How::kCopy;
   int64_t given_bytes_, tile_bytes_;
-  void (*narrow_)(int64_t n, const float* src, uint16_t* dst);
+  bool (*narrow_)(int64_t n, const float* src, uint16_t* dst);
+  bool* beyond_;
 };
 
 // How rows of the left operand reach the tiles.
@@ -260,7 +262,7 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
                     int threads, std::byte* workspace) {
   const int64_t pixels = s.pixels();
   if (pixels == 0 || s.out_channels == 0) return;
-  const Loader loader(isa, w.type, x.type);
+  const Loader loader(isa, w.type, x.type, x.beyond);
   const Rows how = rows_of(loader, s, w);
   const Cut c = cut(isa, s, loader, w, how, threads);
   const int pad = w.type == TileType::kU8S8 ? x.zero : 0;

@@ -83,6 +83,7 @@ struct ProductInput {
   const void* data = nullptr;
   ActivationType type = ActivationType::kF32;
   uint8_t zero = 0;  // 8 bits: what padding holds, as unsigned (a signed zero point plus 128)
+  bool* beyond = nullptr;  // set (atomically) where numbers saturate on their way to f16
 };
 
 // Takes finished sums: output pixels [row, row + rows) x channels [column, column + columns), `stride` elements from

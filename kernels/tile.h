@@ -66,7 +66,8 @@ struct TileIsa {
   // Null where rows must lie in one piece. Takes any number of groups.
   void (*taps)(const TileTaps&) = nullptr;
   // f32 to bf16, or to f16 with saturation, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
-  void (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
+  // Gives whether anything saturated.
+  bool (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
   // 8 bits: sums of two neighbours in depth saturate at 16 bits. Exact only for weights that keep within them
   // (pairs_fit).
   bool saturates = false;

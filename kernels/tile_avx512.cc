@@ -127,7 +127,7 @@ struct Tiles {
 };
 
 // In integers, so that the bits are those of libds/base/half.h, subnormal numbers included.
-void narrow(int64_t n, const float* src, uint16_t* dst) {
+bool narrow(int64_t n, const float* src, uint16_t* dst) {
   for (int64_t i = 0; i < n; i += 16) {
     const auto mask = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
     const __m512i u = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, src + i));
@@ -138,6 +138,7 @@ void narrow(int64_t n, const float* src, uint16_t* dst) {
     const __m512i result = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
     _mm512_mask_cvtepi32_storeu_epi16(dst + i, mask, result);
   }
+  return false;
 }
 
 }  // namespace

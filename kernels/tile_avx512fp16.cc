@@ -131,14 +131,18 @@ struct Tiles {
   }
 };
 
-void narrow(int64_t n, const float* src, uint16_t* dst) {
+bool narrow(int64_t n, const float* src, uint16_t* dst) {
   constexpr float kLargest = 65504;
   const __m512 low = _mm512_set1_ps(-kLargest), high = _mm512_set1_ps(kLargest);
+  unsigned beyond = 0;
   for (int64_t i = 0; i < n; i += 16) {
     const auto mask = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
-    const __m512 x = _mm512_min_ps(high, _mm512_max_ps(low, _mm512_maskz_loadu_ps(mask, src + i)));  // NaN passes
+    const __m512 given = _mm512_maskz_loadu_ps(mask, src + i);
+    const __m512 x = _mm512_min_ps(high, _mm512_max_ps(low, given));  // NaN passes
+    beyond |= _mm512_cmp_ps_mask(x, given, _CMP_NEQ_OQ);
     _mm256_mask_storeu_epi16(dst + i, mask, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
+  return beyond != 0;
 }
 
 __attribute__((always_inline)) inline __m512 half_of(__m512i both, bool high) {

@@ -1,9 +1,11 @@
 #include "libds/ops/tile_product.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/finish.h"
 #include "kernels/packed_product.h"
+#include "libds/base/log.h"
 #include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"
@@ -47,7 +49,7 @@ class TileKernel final : public Kernel {
  public:
   TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
       : shape_(shape), level_(q.isa), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
-        given_(given_type(q.in(0).dtype)) {
+        given_(given_type(q.in(0).dtype)), label_(q.node.label()) {
     const DType type = q.in(1).dtype;
     packed_ = pack_once(q, 1, kernels::packing_form(isa_, shape_, matrix), [&] {
       const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
@@ -68,10 +70,19 @@ class TileKernel final : public Kernel {
     finish.y = c.output(0).mutable_raw();
     finish.y_type = stored_type(c.output(0).dtype());
     finish.channels = shape_.out_channels;
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
+    finish.beyond = &beyond_;
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0, &beyond_}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
+    if (beyond_) tell_of_saturation();
   }
 
  private:
+  // Once in the life of the process: where one number is beyond, many are.
+  void tell_of_saturation() {
+    static std::atomic<bool> told{false};
+    beyond_ = false;
+    if (!told.exchange(true)) warn("{}: numbers beyond 65504 saturate in f16; --precision fp32 and bf16 have room for them", label_);
+  }
+
   NhwcConv shape_;
   Isa level_;
   const TileIsa& isa_;
@@ -80,6 +91,8 @@ class TileKernel final : public Kernel {
   kernels::ActivationType given_;
   Packing<kernels::PackedWeights> packed_;
   Tensor bias_;  // widened
+  std::string label_;
+  bool beyond_ = false;
 };
 
 // Rows of sums are input pixels, columns [KH, KW, M]: KW * M values that follow one another in y for each kernel row.
