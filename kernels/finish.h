@@ -1,23 +1,29 @@
-// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = scale * activation(sum + bias + addend) + shift.
+// What becomes of a finished block of f32 sums (kernels/packed_product.h): y = scale * activation(sum * column_scale + bias + addend)
+// + shift.
 //
-// Legend: sums [rows, columns], `stride` elements from row to row; y and addend [pixels, channels], row-major, f32 or
-// bf16 (rounded to nearest even). addend may be y itself.
+// Legend: sums [rows, columns], `stride` elements from row to row; y and addend [pixels, channels], row-major, f32, bf16 or
+// f16 (rounded to nearest even, f16 with saturation: libds/base/half.h). addend may be y itself.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/epilogue.h"
+#include "libds/base/half.h"  // of it only the constant
 
 namespace ds::kernels {
 
+enum class StoredType { kF32, kBf16, kF16 };
+
 struct Finish {
   Epilogue epilogue;             // `add` is ignored: the addend says it
-  const float* bias = nullptr;   // [channels]
+  const float* column_scale = nullptr;  // [channels]; null: 1
+  const float* bias = nullptr;          // [channels]
   const void* addend = nullptr;
   void* y = nullptr;
   int64_t channels = 0;
-  bool y_bf16 = false, addend_bf16 = false;
+  StoredType y_type = StoredType::kF32, addend_type = StoredType::kF32;
+  bool* beyond = nullptr;  // set (atomically) where a result saturates; by finish_avx512
 };
 
 // The activations that need no exponential: small enough to stand in any loop.

@@ -3,18 +3,6 @@
 namespace ds::kernels {
 namespace {
 
-inline F8 widen(__m128i half) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)); }
-
-// As libds/base/half.h does it.
-inline __m128i narrow(F8 x) {
-  const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
-  __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
-  r = _mm256_srli_epi32(r, 16);
-  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
-  r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
-  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
-}
-
 struct Floats {
   using T = float;
   static F8 get(const T* p) { return load(p); }
@@ -23,15 +11,37 @@ struct Floats {
   static void put(T* p, F8 v, int64_t n) { store(p, v, n); }
 };
 
+struct Bf16s {
+  static F8 wide(__m128i half) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)); }
+  // As libds/base/half.h does it.
+  static __m128i narrow(F8 x) {
+    const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
+    r = _mm256_srli_epi32(r, 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+    return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
+  }
+};
+
+struct F16s {
+  static F8 wide(__m128i half) { return _mm256_cvtph_ps(half); }
+  static __m128i narrow(F8 x) {
+    x = _mm256_min_ps(all(kLargestF16), _mm256_max_ps(all(-kLargestF16), x));  // NaN passes
+    return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+};
+
+template <typename Kind>
 struct Halves {
   using T = uint16_t;
-  static F8 get(const T* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F8 get(const T* p) { return Kind::wide(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static F8 get(const T* p, int64_t n) {
     alignas(16) T part[8] = {};
     for (int64_t i = 0; i < n; ++i) part[i] = p[i];
     return get(part);
   }
-  static void put(T* p, F8 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
+  static void put(T* p, F8 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), Kind::narrow(v)); }
   static void put(T* p, F8 v, int64_t n) {
     alignas(16) T part[8];
     put(part, v);
@@ -43,6 +53,7 @@ template <typename Element, typename Addend, Activation kActivation>
 void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
   using T = typename Element::T;
   const float* bias = f.bias != nullptr ? f.bias + column : nullptr;
+  const float* column_scale = f.column_scale != nullptr ? f.column_scale + column : nullptr;
   const bool affine = f.epilogue.scale != 1.0f || f.epilogue.shift != 0.0f;
   const F8 scale = all(f.epilogue.scale), shift = all(f.epilogue.shift);
   const auto finished = [&](F8 v) {
@@ -56,12 +67,14 @@ void finish_rows(const Finish& f, int64_t row, int64_t rows, int64_t column, int
     int64_t i = 0;
     for (; i + kWidth <= columns; i += kWidth) {
       F8 v = load(sums + i);
+      if (column_scale != nullptr) v = v * load(column_scale + i);
       if (bias != nullptr) v = v + load(bias + i);
       if (addend != nullptr) v = v + Addend::get(addend + i);
       Element::put(y + i, finished(v));
     }
     if (const int64_t rest = columns - i; rest > 0) {
       F8 v = load(sums + i, rest);
+      if (column_scale != nullptr) v = v * load(column_scale + i, rest);
       if (bias != nullptr) v = v + load(bias + i, rest);
       if (addend != nullptr) v = v + Addend::get(addend + i, rest);
       Element::put(y + i, finished(v), rest);
@@ -90,8 +103,13 @@ void finish_as(const Finish& f, int64_t row, int64_t rows, int64_t column, int64
 
 void finish_avx2(const Finish& f, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* sums, int64_t stride) {
   const auto with = [&](auto function) { function(f, row, rows, column, columns, sums, stride); };
-  if (f.y_bf16) return f.addend_bf16 ? with(finish_as<Halves, Halves>) : with(finish_as<Halves, Floats>);
-  f.addend_bf16 ? with(finish_as<Floats, Halves>) : with(finish_as<Floats, Floats>);
+  using S = StoredType;  // the two types of 16 bits do not meet
+  using B = Halves<Bf16s>;
+  using F = Halves<F16s>;
+  if (f.y_type == S::kF16) return f.addend_type == S::kF16 ? with(finish_as<F, F>) : with(finish_as<F, Floats>);
+  if (f.y_type == S::kBf16) return f.addend_type == S::kBf16 ? with(finish_as<B, B>) : with(finish_as<B, Floats>);
+  if (f.addend_type == S::kF16) return with(finish_as<Floats, F>);
+  f.addend_type == S::kBf16 ? with(finish_as<Floats, B>) : with(finish_as<Floats, Floats>);
 }
 
 }  // namespace ds::kernels

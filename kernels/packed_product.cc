@@ -18,17 +18,19 @@ constexpr int64_t kPointerBytes = sizeof(void*);
 // Multiply-adds of groups worth a thread of its own: a microsecond or two, which is what waking one costs.
 constexpr int64_t kLeastThreadWork = int64_t{1} << 17;
 
-int64_t element_bytes(ActivationType type) { return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 ? 2 : 1; }
+int64_t element_bytes(ActivationType type) {
+  return type == ActivationType::kF32 ? 4 : type == ActivationType::kBf16 || type == ActivationType::kF16 ? 2 : 1;
+}
 
 // --- the left operand ------------------------------------------------------------------------------
 
 // Elements of x in the form of the tiles.
 class Loader {
  public:
-  Loader(const TileIsa& isa, TileType tile, ActivationType given)
-      : given_bytes_(element_bytes(given)), tile_bytes_(tile_element_bytes(tile)), narrow_(isa.narrow) {
+  Loader(const TileIsa& isa, TileType tile, ActivationType given, bool* beyond = nullptr)
+      : given_bytes_(element_bytes(given)), tile_bytes_(tile_element_bytes(tile)), narrow_(isa.narrow), beyond_(beyond) {
     if (tile == TileType::kU8S8 && given == ActivationType::kS8) how_ = How::kFlipSign;
-    if (tile == TileType::kBf16 && given == ActivationType::kF32) how_ = How::kNarrow;
+    if (given == ActivationType::kF32 && tile != TileType::kF32) how_ = tile == TileType::kF16 ? How::kNarrowF16 : How::kNarrow;
   }
   bool copies() const { return how_ == How::kCopy; }
   int64_t given_bytes() const { return given_bytes_; }
@@ -40,17 +42,21 @@ class Loader {
     } else if (how_ == How::kFlipSign) {
       for (int64_t i = 0; i < n; ++i) dst[i] = src[i] ^ std::byte{0x80};
     } else if (narrow_ != nullptr) {
-      narrow_(n, reinterpret_cast<const float*>(src), reinterpret_cast<uint16_t*>(dst));
+      const bool beyond = narrow_(n, reinterpret_cast<const float*>(src), reinterpret_cast<uint16_t*>(dst));
+      if (beyond && beyond_ != nullptr) __atomic_store_n(beyond_, true, __ATOMIC_RELAXED);
+    } else if (how_ == How::kNarrowF16) {
+      for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint16_t*>(dst)[i] = saturated_f16(reinterpret_cast<const float*>(src)[i]).bits;
     } else {
       for (int64_t i = 0; i < n; ++i) reinterpret_cast<uint16_t*>(dst)[i] = bf16(reinterpret_cast<const float*>(src)[i]).bits;
     }
   }
 
  private:
-  enum class How { kCopy, kFlipSign, kNarrow };
+  enum class How { kCopy, kFlipSign, kNarrow, kNarrowF16 };
   How how_ = How::kCopy;
   int64_t given_bytes_, tile_bytes_;
-  void (*narrow_)(int64_t n, const float* src, uint16_t* dst);
+  bool (*narrow_)(int64_t n, const float* src, uint16_t* dst);
+  bool* beyond_;
 };
 
 // How rows of the left operand reach the tiles.
@@ -82,6 +88,8 @@ Rows rows_of(const Loader& loader, const NhwcConv& s, const PackedWeights& w) {
 // Copies x with image rows padded.
 void stage(const NhwcConv& s, const Loader& loader, const Rows& r, const std::byte* x, int pad, std::byte* to) {
   const int64_t pixel = s.channels * loader.tile_bytes(), row = s.width * s.channels;
+  // Read with the last pixel, times zero, which would make NaN of NaN.
+  std::memset(to + s.batch * s.height * r.width * pixel, 0, static_cast<size_t>(kGroupBytes));
   parallel_for(s.batch * s.height, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::byte* line = to + i * r.width * pixel;
@@ -263,7 +271,7 @@ void packed_product(const TileIsa& isa, const NhwcConv& s, const ProductInput& x
                     int threads, std::byte* workspace) {
   const int64_t pixels = s.pixels();
   if (pixels == 0 || s.out_channels == 0) return;
-  const Loader loader(isa, w.type, x.type);
+  const Loader loader(isa, w.type, x.type, x.beyond);
   threads = useful_threads(s, w, threads);
   const Rows how = rows_of(loader, s, w);
   const Cut c = cut(isa, s, loader, w, how, threads);

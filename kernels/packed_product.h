@@ -7,7 +7,7 @@
 // while it is in L1: bias, activation, residual, rescaling are its business.
 //
 // Legend: see kernels/nhwc.h. Sums are f32, or i32 for 8 bits: sum = a . b with a taken as unsigned, which the sink
-// corrects for zero points (column_sums).
+// corrects for zero points (column_sums), as it multiplies by column_scales where there are any.
 // Threads: parallel_for over blocks of rows or columns; each sum is added up in one order, whatever their number.
 #pragma once
 
@@ -57,14 +57,15 @@ struct PackedWeights {
   int64_t groups = 0;                      // of a panel: at least pieces * piece_groups
   PackedBytes data;
   std::vector<int32_t> column_sums;        // 8 bits: sums of the weights of each output channel
+  std::vector<float> column_scales;        // what sums are to be multiplied by, per output channel; empty: by nothing
 
-  size_t bytes() const { return data.size() + column_sums.size() * sizeof(int32_t); }
+  size_t bytes() const { return data.size() + column_sums.size() * sizeof(int32_t) + column_scales.size() * sizeof(float); }
   int64_t panel_bytes() const { return groups * kPanelRowBytes; }
   const std::byte* panel(int64_t conv_group, int64_t p) const { return data.data() + (conv_group * panels + p) * panel_bytes(); }
 };
 
 // What weights are given as. kU8Shifted: unsigned with zero point 128.
-enum class WeightType { kF32, kBf16, kS8, kU8Shifted };
+enum class WeightType { kF32, kBf16, kF16, kS8, kU8Shifted };
 
 // Two packings of the same weights are equal when this text is (it names all that pack_product() looks at beside them).
 std::string packing_form(const TileIsa& isa, const NhwcConv& s, bool matrix);
@@ -76,12 +77,13 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
 bool pairs_fit(const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given);
 
 // What the left operand is given as.
-enum class ActivationType { kF32, kBf16, kU8, kS8 };
+enum class ActivationType { kF32, kBf16, kF16, kU8, kS8 };
 
 struct ProductInput {
   const void* data = nullptr;
   ActivationType type = ActivationType::kF32;
   uint8_t zero = 0;  // 8 bits: what padding holds, as unsigned (a signed zero point plus 128)
+  bool* beyond = nullptr;  // set (atomically) where numbers saturate on their way to f16
 };
 
 // Takes finished sums: output pixels [row, row + rows) x channels [column, column + columns), `stride` elements from

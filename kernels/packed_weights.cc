@@ -183,6 +183,19 @@ void sum_columns(const NhwcConv& s, PackedWeights& packed) {
   });
 }
 
+void scale_panels(const TileIsa& isa, const NhwcConv& s, PackedWeights& packed) {
+  const int64_t gm = s.group_out();
+  packed.column_scales.assign(static_cast<size_t>(s.out_channels), 1.0f);
+  parallel_for(s.groups * packed.panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float undo[kPanelColumns];
+      isa.scale_columns(packed.data.data() + i * packed.panel_bytes(), packed.groups, undo);
+      const int64_t first = i % packed.panels * kPanelColumns;
+      std::copy_n(undo, std::min(kPanelColumns, gm - first), packed.column_scales.begin() + (i / packed.panels * gm + first));
+    }
+  });
+}
+
 }  // namespace
 
 bool pairs_fit(const TileIsa& isa, const NhwcConv& s, bool matrix, const void* w, WeightType given) {
@@ -254,6 +267,10 @@ PackedWeights pack_product(TileType type, const TileIsa& isa, const NhwcConv& s,
     pack<float, uint16_t>(s, matrix, w, packed, false, [](float x) { return bf16(x).bits; });
   } else if (type == TileType::kBf16) {
     pack<uint16_t, uint16_t>(s, matrix, w, packed, true, same);
+  } else if (type == TileType::kF16) {
+    if (given == WeightType::kF32) pack<float, uint16_t>(s, matrix, w, packed, false, [](float x) { return saturated_f16(x).bits; });
+    else pack<uint16_t, uint16_t>(s, matrix, w, packed, true, same);
+    if (isa.scale_columns != nullptr) scale_panels(isa, s, packed);
   } else {
     pack<uint32_t, uint32_t>(s, matrix, w, packed, true, same);
   }

@@ -54,6 +54,7 @@ int64_t peak_f32_avx512(int64_t rounds, float* sink) { return peak_f32_portable(
 int64_t peak_s8_avx2(int64_t rounds, float* sink) { return peak_s8_portable(rounds, sink); }
 int64_t peak_s8_vnni_avx512(int64_t rounds, float* sink) { return peak_s8_portable(rounds, sink); }
 int64_t peak_bf16_avx512(int64_t rounds, float* sink) { return peak_f32_portable(rounds, sink); }
+int64_t peak_f16_avx512(int64_t rounds, float* sink) { return peak_f32_portable(rounds, sink); }
 int64_t peak_bf16_amx(int64_t rounds, float* sink) { return peak_f32_portable(rounds, sink); }
 #endif
 

@@ -20,6 +20,8 @@ int64_t peak_s8_vnni_avx512(int64_t rounds, float* sink);
 // Pairs of bf16 into f32; need AVX512-BF16 and AMX.
 int64_t peak_bf16_avx512(int64_t rounds, float* sink);
 int64_t peak_bf16_amx(int64_t rounds, float* sink);
+// f16 into f16; needs AVX512-FP16.
+int64_t peak_f16_avx512(int64_t rounds, float* sink);
 
 // Reads `bytes` bytes (a multiple of 64, at an address aligned to 8) as fast as loads go, and returns their sum as
 // 64-bit words, so that the reading cannot be left out.

@@ -1,15 +1,15 @@
 // Products of a block of rows with packed weights: what depends on the instruction set in our own matrix
 // products and convolutions (kernels/packed_product.h). Raw loops over raw pointers.
 //
-// Everything is counted in groups of 4 bytes of depth: 1 f32, 2 bf16 or 4 8-bit numbers (a unsigned, b signed).
+// Everything is counted in groups of 4 bytes of depth: 1 f32, 2 bf16 or f16, or 4 8-bit numbers (a unsigned, b signed).
 // That is what one lane of vdpbf16ps or vpdpbusd multiplies, and what one row of an AMX tile holds 16 of, so all
 // instruction sets share one packing:
 //
 //   a  [rows, groups]           row r at a + r * a_stride (bytes)
 //   b  [panels][groups][16]     panel p at b + p * b_stride (bytes); 16 columns of one group are 64 bytes
-//   c  [rows, 16 * panels]      f32 (f32, bf16) or i32 sums (8 bits), row r at c + r * c_stride (elements)
+//   c  [rows, 16 * panels]      f32 (f32, bf16, f16) or i32 sums (8 bits), row r at c + r * c_stride (elements)
 //
-//   c (+)= a . b, summed in f32 or, exactly, in i32
+//   c (+)= a . b, summed in f32 or, exactly, in i32; f16: short sums in f16, those in f32
 //
 // Threads: a block is computed by the calling thread.
 #pragma once
@@ -26,8 +26,8 @@ constexpr int64_t kGroupBytes = 4;
 constexpr int64_t kTapsBeyond = 18;
 constexpr int64_t kPanelRowBytes = kPanelColumns * kGroupBytes;
 
-enum class TileType { kF32, kBf16, kU8S8 };
-constexpr int64_t tile_element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kBf16 ? 2 : 1; }
+enum class TileType { kF32, kBf16, kF16, kU8S8 };
+constexpr int64_t tile_element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kU8S8 ? 1 : 2; }
 
 struct TileBlock {
   int64_t rows = 0, panels = 0, groups = 0;
@@ -83,15 +83,19 @@ struct TileIsa {
   void (*block)(const TileBlock&);
   // Null where rows must lie in one piece. Takes any number of groups.
   void (*taps)(const TileTaps&) = nullptr;
-  // f32 to bf16, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
-  void (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
+  // f32 to bf16, or to f16 with saturation, rounded to nearest even, as libds/base/half.h does it; null: no better way than that.
+  // Gives whether anything saturated.
+  bool (*narrow)(int64_t n, const float* src, uint16_t* dst) = nullptr;
   // 8 bits: sums of two neighbours in depth saturate at 16 bits. Exact only for weights that keep within them
   // (pairs_fit).
   bool saturates = false;
   bool finishes = false;  // takes TileTaps::finish
+  // Sums in f16: multiplies every column of a panel by a power of two, such that no sum of finite activations overflows, and
+  // gives what undoes it; null where sums have the range of f32.
+  void (*scale_columns)(std::byte* panel, int64_t groups, float* undo) = nullptr;
 };
 
-// The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX.
+// The best at `isa` or below; null when there is none for this type. kBf16 needs cpu_has_bf16() or AMX, kF16 cpu_has_fp16().
 const TileIsa* tile_isa(TileType type, Isa isa);
 
 // Per instruction set; call only where the CPU has it.
@@ -102,6 +106,7 @@ const TileIsa& avx_vnni_tile_u8s8();  // needs cpu_has_avx_vnni()
 const TileIsa& avx512_tile_f32();
 const TileIsa& avx512_tile_bf16();
 const TileIsa& avx512_tile_u8s8();
+const TileIsa& avx512_tile_f16();  // needs cpu_has_fp16()
 const TileIsa& amx_tile_bf16();
 const TileIsa& amx_tile_u8s8();
 

@@ -1,16 +1,14 @@
-// AVX-512 tiles: up to 14 rows by 2 panels in 28 accumulators, two registers of weights and one broadcast group
-// of activations fill the 32 registers. A group costs 14 broadcasts and 2 loads for 28 multiply-adds, so the two
-// multiply ports are the bound as long as the panels of a depth block stay in L1.
+// AVX-512 tiles that sum in 32 bits (how a block is cut: kernels/tile_sweep.h).
 #include <immintrin.h>
 
 #include <utility>
 
-#include "kernels/tile.h"
+#include "kernels/tile_sweep.h"
 
 namespace ds::kernels {
 namespace {
 
-constexpr int kMaxRows = 14, kUnroll = 4;
+constexpr int kUnroll = 4;
 
 // c0, c1 += group * (b0, b1). Assembly, because compilers hoist the broadcasts of all rows and then spill the
 // accumulators.
@@ -94,17 +92,12 @@ __attribute__((always_inline)) inline void finish_tile(const TileFinish& f, int6
   }
 }
 
-// What a tile takes of a sweep.
-struct Place {
-  int64_t row, panel;
-};
-
 // kRows rows by kPanels (1 or 2) panels. Meanwhile the rows after these are fetched, from the pointers behind theirs, and
 // a line of each of the next panels every `period` groups (0: none), so that memory is kept busy and not flooded.
 template <typename Product, int kRows, int kPanels>
 void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::byte* next, int64_t period) {
-  const std::byte* b = t.b + place.panel * t.b_stride;
-  int32_t* c = static_cast<int32_t*>(t.c) + place.row * t.c_stride + place.panel * kPanelColumns;
+  const std::byte* b = place.weights(t);
+  int32_t* c = place.sums<int32_t>(t);
   int64_t wait = period;
   __m512i sum[kRows][kPanels];
 #pragma GCC unroll 14
@@ -172,51 +165,21 @@ void tile(const TileTaps& t, const std::byte* const* a, Place place, const std::
   }
 }
 
-using TileFn = void (*)(const TileTaps&, const std::byte* const*, Place, const std::byte*, int64_t);
-
-template <typename Product, int kPanels, int... kRows>
-TileFn tile_of(int64_t rows, std::integer_sequence<int, kRows...>) {
-  static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels>...};
-  return kTable[rows - 1];
-}
-
-// `rows_at(r)` gives the pointers of rows r and up.
-template <typename Product, typename RowsAt>
-void sweep(const TileTaps& t, RowsAt rows_at) {
-  if (t.rows <= 0) return;
-  // Rows are shared out evenly: 49 rows are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
-  const int64_t parts = (t.rows + kMaxRows - 1) / kMaxRows;
-  for (int64_t p = 0; p < t.panels; p += 2) {
-    const bool pair = p + 1 < t.panels;
-    const int64_t lines = t.next_b != nullptr && p + 2 >= t.panels ? t.taps * t.groups : 0;
-    for (int64_t i = 0, r = 0; i < parts; ++i) {
-      const int64_t rows = (t.rows + i) / parts;  // sums to t.rows over i
-      constexpr std::make_integer_sequence<int, kMaxRows> kAll;
-      const TileFn fn = pair ? tile_of<Product, 2>(rows, kAll) : tile_of<Product, 1>(rows, kAll);
-      // Every tile fetches its share of the lines.
-      fn(t, rows_at(r, rows), {r, p}, t.next_b + lines * i / parts * kPanelRowBytes, lines > 0 ? parts : 0);
-      r += rows;
-    }
+template <typename Product>
+struct Tiles {
+  template <int kPanels, int... kRows>
+  static TileFn of(int64_t rows, std::integer_sequence<int, kRows...>) {
+    static constexpr TileFn kTable[] = {tile<Product, kRows + 1, kPanels>...};
+    return kTable[rows - 1];
   }
-}
-
-template <typename Product>
-void taps(const TileTaps& t) {
-  sweep<Product>(t, [&](int64_t r, int64_t) { return t.a + r; });
-}
-
-template <typename Product>
-void block(const TileBlock& k) {
-  const std::byte* rows_here[kMaxRows + kTapsBeyond] = {};
-  const TileTaps t = {k.rows, k.panels, 1, k.groups, rows_here, 0, 0, k.b, k.b_stride, k.accumulate, k.c, k.c_stride, nullptr};
-  sweep<Product>(t, [&](int64_t r, int64_t rows) -> const std::byte* const* {
-    for (int64_t i = 0; i < rows; ++i) rows_here[i] = k.a + (r + i) * k.a_stride;
-    return rows_here;
-  });
-}
+  static TileFn of(int64_t rows, bool pair) {
+    constexpr std::make_integer_sequence<int, kMaxRows> kAll;
+    return pair ? of<2>(rows, kAll) : of<1>(rows, kAll);
+  }
+};
 
 // In integers, so that the bits are those of libds/base/half.h, subnormal numbers included.
-void narrow(int64_t n, const float* src, uint16_t* dst) {
+bool narrow(int64_t n, const float* src, uint16_t* dst) {
   for (int64_t i = 0; i < n; i += 16) {
     const auto mask = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1u << (n - i)) - 1);
     const __m512i u = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, src + i));
@@ -227,22 +190,23 @@ void narrow(int64_t n, const float* src, uint16_t* dst) {
     const __m512i result = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
     _mm512_mask_cvtepi32_storeu_epi16(dst + i, mask, result);
   }
+  return false;
 }
 
 }  // namespace
 
 const TileIsa& avx512_tile_f32() {
-  static constexpr TileIsa isa = {"avx512", 1, 1, block<F32>, taps<F32>, nullptr, false, true};
+  static constexpr TileIsa isa = {"avx512", 1, 1, block<Tiles<F32>>, taps<Tiles<F32>>, nullptr, false, true};
   return isa;
 }
 
 const TileIsa& avx512_tile_bf16() {
-  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Bf16>, taps<Bf16>, narrow, false, true};
+  static constexpr TileIsa isa = {"avx512_bf16", 1, 1, block<Tiles<Bf16>>, taps<Tiles<Bf16>>, narrow, false, true};
   return isa;
 }
 
 const TileIsa& avx512_tile_u8s8() {
-  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<U8S8>, taps<U8S8>};
+  static constexpr TileIsa isa = {"avx512_vnni", 1, 1, block<Tiles<U8S8>>, taps<Tiles<U8S8>>};
   return isa;
 }
 

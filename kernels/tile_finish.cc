@@ -5,7 +5,8 @@
 namespace ds::kernels {
 
 std::optional<TileFinish> tile_finish(const Finish& f) {
-  if (!is_simple(f.epilogue.activation) || f.y_bf16 || (f.addend != nullptr && f.addend_bf16)) return std::nullopt;
+  const bool wide = f.y_type == StoredType::kF32 && (f.addend == nullptr || f.addend_type == StoredType::kF32);
+  if (!is_simple(f.epilogue.activation) || !wide || f.column_scale != nullptr) return std::nullopt;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   TileFinish t;
   t.bias = f.bias;

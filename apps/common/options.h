@@ -87,7 +87,7 @@ enum CommonFlags : unsigned {
   kCosts = 512,  // for what runs models at a --precision
 };
 
-constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 where this CPU gains by it, bf16 everywhere";
+constexpr const char* kPrecisionHelp = "of products: fp32 is exact, auto computes in bf16 or fp16 where this CPU gains by it, bf16 and fp16 everywhere";
 
 constexpr const char* kCostsHelp = "table of costs for --precision auto to go by, from ds-bench calibrate, instead of the built-in one";
 

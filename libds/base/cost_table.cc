@@ -33,9 +33,10 @@ CostTable from_throughput() {
   constexpr double kAmxGain = 8, kIntelDotGain = 0.5, kAmdDotGain = 2;
   if (cpu_has_bf16()) set(DType::kBF16, Isa::kVnni, t.rate(DType::kF32, Isa::kVnni) * (cpu_vendor() == "AuthenticAMD" ? kAmdDotGain : kIntelDotGain));
   set(DType::kBF16, Isa::kAmx, t.rate(DType::kF32, Isa::kAmx) * kAmxGain);
-  // f16: 32 lanes of a fused multiply-add.
+  // f16: 32 lanes of a fused multiply-add, at f32's rate; widening the sums takes a part of that (kernels/tile_avx512fp16.cc).
+  constexpr double kHalfGain = 1.7;
   if (cpu_has_fp16())
-    for (Isa level : {Isa::kVnni, Isa::kAmx}) set(DType::kF16, level, kPorts * 32);
+    for (Isa level : {Isa::kVnni, Isa::kAmx}) set(DType::kF16, level, t.rate(DType::kF32, level) * kHalfGain);
   // 8 bits: vpdpbusd multiplies 4 pairs a lane; before it, three instructions do (vpmaddubsw, vpmaddwd, vpaddd). Portable
   // loops widen first and gain nothing. AMX as above, at twice bf16's rate.
   set(DType::kI8, Isa::kPortable, t.rate(DType::kF32, Isa::kPortable));

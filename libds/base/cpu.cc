@@ -71,6 +71,14 @@ bool cpu_has_bf16() {
 #endif
 }
 
+bool cpu_has_fp16() {
+#if defined(__x86_64__)
+  return cpu_isa() >= Isa::kVnni && ((Leaf7(0).edx >> 23) & 1);
+#else
+  return false;
+#endif
+}
+
 bool cpu_has_avx_vnni() {
 #if defined(__x86_64__)
   return cpu_isa() >= Isa::kAvx2 && ((Leaf7(1).eax >> 4) & 1);

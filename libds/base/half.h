@@ -67,4 +67,9 @@ struct f16 {
   }
 };
 
+constexpr float kLargestF16 = 65504;
+
+// The nearest finite f16; NaN stays NaN.
+inline f16 saturated_f16(float x) { return f16(x > kLargestF16 ? kLargestF16 : x < -kLargestF16 ? -kLargestF16 : x); }
+
 }  // namespace ds

@@ -68,7 +68,7 @@ class Assigner {
   void choose(NodeId id, const OpDef& def, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     const KernelQuery plain = make_query(*graph_, id, is_state_, options_);
     for (DType type : {plain.in(0).dtype, plain.out(0).dtype})
-      if (type != DType::kF32 && type != DType::kBF16) return;
+      if (type != DType::kF32 && !is_half(type)) return;
     for (const KernelDef& kernel : def.kernels) {
       if (kernel.isa > options_.isa || kernel.device != plain.device) continue;
       KernelQuery query = plain;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libds/base/half.h"
 #include "libds/ir/packed_cache.h"
 
 namespace ds {
@@ -29,7 +30,8 @@ bool has_half(const KernelQuery& query) {
 
 class WidenedKernel final : public Kernel {
  public:
-  WidenedKernel(const KernelQuery& query, const OpDef& op) : data_dependent_(op.data_dependent) {
+  WidenedKernel(const KernelQuery& query, const OpDef& op)
+      : data_dependent_(op.data_dependent), saturates_(query.node.attr_int("half_sums", 0) != 0) {
     const KernelQuery wide = widen(query, constants_);
     inner_ = select_kernel(op, wide).def->create(wide);
     for (const TensorDesc& d : query.outputs) outputs_.push_back(d.dtype);
@@ -70,12 +72,17 @@ class WidenedKernel final : public Kernel {
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (!context.has_output(i) || !is_half(outputs_[i])) continue;
       if (data_dependent_) context.allocate(i, outputs_[i], outputs[i].shape());
+      if (saturates_ && outputs_[i] == DType::kF16) {
+        auto* y = outputs[i].mutable_data<float>();
+        for (int64_t j = 0; j < outputs[i].numel(); ++j) y[j] = y[j] > kLargestF16 ? kLargestF16 : y[j] < -kLargestF16 ? -kLargestF16 : y[j];
+      }
       outputs[i].cast_into(context.output(i));
     }
   }
 
  private:
   const bool data_dependent_;
+  const bool saturates_;  // as the kernels do that compute such nodes in f16
   std::vector<Packing<Tensor>> constants_;  // widened; null where the input is not one
   std::unique_ptr<Kernel> inner_;
   std::vector<DType> outputs_;

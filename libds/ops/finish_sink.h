@@ -25,15 +25,20 @@ class FinishSink final : public kernels::ProductSink {
   std::optional<kernels::TileFinish> in_tiles_;
 };
 
+inline kernels::StoredType stored_type(DType t) {
+  using S = kernels::StoredType;
+  return t == DType::kBF16 ? S::kBf16 : t == DType::kF16 ? S::kF16 : S::kF32;
+}
+
 // For inputs x, w, bias?, addend? and an f32 bias.
 inline kernels::Finish finish_of(const KernelContext& c, const kernels::Epilogue& epilogue, int64_t channels) {
   kernels::Finish finish;
   finish.epilogue = epilogue;
   finish.bias = c.has_input(2) && c.input(2).dtype() == DType::kF32 ? c.input(2).data<float>() : nullptr;
   finish.addend = c.has_input(3) ? c.input(3).raw() : nullptr;
-  finish.addend_bf16 = c.has_input(3) && c.input(3).dtype() == DType::kBF16;
+  if (c.has_input(3)) finish.addend_type = stored_type(c.input(3).dtype());
   finish.y = c.output(0).mutable_raw();
-  finish.y_bf16 = c.output(0).dtype() == DType::kBF16;
+  finish.y_type = stored_type(c.output(0).dtype());
   finish.channels = channels;
   return finish;
 }

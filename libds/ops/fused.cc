@@ -3,7 +3,8 @@
 // FusedConv (x, w, b?, addend?) -> scale * activation(Conv(x, w, b) + addend) + shift, with Conv's attributes and
 // `activation` ("", relu, clip, sigmoid, hardswish, silu), `low` and `high` for clip, `scale` and `shift` (1 and 0).
 // The addend has the output's shape.
-// w in bf16 means products in bf16, whatever the other operands are stored in; `to`: type of the result, else x's.
+// w in bf16 means products in bf16, whatever the other operands are stored in; w in f16 with `half_sums` products and short
+// sums in f16 (else both are done in f32); `to`: type of the result, else x's.
 // Reorder (x) -> the same values in another memory layout: those that the plan gives input and output.
 #include "kernels/epilogue.h"
 

@@ -1,8 +1,8 @@
 // Internal operator of the run-time pipeline: FusedMatMul, never exported.
 //
 // FusedMatMul (a, b, bias?, addend?) -> activation(a . b + bias + addend): a [..., m, k], b [k, n] ([n, k] with `trans_b`),
-// bias [n], addend as the result [..., m, n]; attributes of the epilogue in ops/epilogue.h. b in bf16 means products in bf16,
-// whatever the other operands are stored in; the result has a's type.
+// bias [n], addend as the result [..., m, n]; attributes of the epilogue in ops/epilogue.h. b in bf16, or in f16 with
+// `half_sums`, means products in it, whatever the other operands are stored in; the result has the type `to`, else a's.
 #include "kernels/epilogue.h"
 #include "kernels/matmul.h"
 #include "libds/ops/common.h"
@@ -23,7 +23,8 @@ void infer(InferContext& c) {
   for (size_t i = 1; i < c.input_count(); ++i)
     if (c.has_input(i) && !ops::mixes(c.dtype(i), c.dtype(0))) c.error("operands differ in type: {} and {}", dtype_name(c.dtype(0)), dtype_name(c.dtype(i)));
   c.require_rank(1, 2);
-  if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, c.dtype(0));
+  const auto to = static_cast<DType>(c.node().attr_int("to", static_cast<int64_t>(c.dtype(0))));
+  if (!c.has_dims(0) || !c.has_dims(1)) return c.set_output(0, to);
   Dims y = c.dims(0);
   const Dims& b = c.dims(1);
   const Dim depth = b[turned(c.node()) ? 1 : 0], columns = b[turned(c.node()) ? 0 : 1];
@@ -33,7 +34,7 @@ void infer(InferContext& c) {
   y.back() = columns;
   if (c.has_dims(3) && all_known(y) && all_known(c.dims(3)) && c.dims(3) != y)
     c.error("addend {} differs from the output {}", c.graph().dims_string(c.dims(3)), c.graph().dims_string(y));
-  c.set_output(0, c.dtype(0), std::move(y));
+  c.set_output(0, to, std::move(y));
 }
 
 kernels::GemmShape shape_of(const KernelQuery& q) {

@@ -1,8 +1,10 @@
 #include "libds/ops/tile_product.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/packed_product.h"
+#include "libds/base/log.h"
 #include "libds/ir/packed_cache.h"
 #include "libds/ops/conv.h"
 #include "libds/ops/epilogue.h"
@@ -16,21 +18,28 @@ using kernels::TileIsa;
 using kernels::TileType;
 
 // What is multiplied in: the weights say it.
-TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : TileType::kF32; }
+TileType tile_type(DType w) { return w == DType::kBF16 ? TileType::kBf16 : w == DType::kF16 ? TileType::kF16 : TileType::kF32; }
+kernels::ActivationType given_type(DType t) {
+  using A = kernels::ActivationType;
+  return t == DType::kBF16 ? A::kBf16 : t == DType::kF16 ? A::kF16 : A::kF32;
+}
+kernels::WeightType weight_type(DType t) {
+  using W = kernels::WeightType;
+  return t == DType::kBF16 ? W::kBf16 : t == DType::kF16 ? W::kF16 : W::kF32;
+}
 
 // Weights in panels; inputs x, w, bias?, addend?.
 class TileKernel final : public Kernel {
  public:
   TileKernel(const KernelQuery& q, const NhwcConv& shape, bool matrix)
       : shape_(shape), level_(q.isa), isa_(*kernels::tile_isa(tile_type(q.in(1).dtype), q.isa)), threads_(q.threads), epilogue_(epilogue_of(q.node)),
-        given_(q.in(0).dtype == DType::kBF16 ? kernels::ActivationType::kBf16 : kernels::ActivationType::kF32) {
+        given_(given_type(q.in(0).dtype)), label_(q.node.label()) {
     const DType type = q.in(1).dtype;
-    const auto weights = type == DType::kBF16 ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
     packed_ = pack_once(q, 1, kernels::packing_form(isa_, shape_, matrix), [&] {
       const Tensor w = q.for_sizes ? Tensor() : q.constant(1)->transient();
-      return kernels::pack_product(tile_type(type), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weights);
+      return kernels::pack_product(tile_type(type), isa_, shape_, matrix, w.defined() ? w.raw() : nullptr, weight_type(type));
     });
-    if (q.in(2).defined() && q.in(2).dtype == DType::kBF16) bias_ = q.constant(2)->cast(DType::kF32);
+    if (q.in(2).defined() && is_half(q.in(2).dtype)) bias_ = q.constant(2)->cast(DType::kF32);
   }
   size_t workspace_bytes() const override { return kernels::product_workspace(isa_, shape_, *packed_, given_, threads_); }
   size_t packed_bytes() const override { return packed_.made ? packed_->bytes() : 0; }
@@ -38,10 +47,20 @@ class TileKernel final : public Kernel {
   void run(const KernelContext& c) override {
     kernels::Finish finish = finish_of(c, epilogue_, shape_.out_channels);
     if (bias_.defined()) finish.bias = bias_.data<float>();
-    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
+    if (!packed_->column_scales.empty()) finish.column_scale = packed_->column_scales.data();
+    finish.beyond = &beyond_;
+    kernels::packed_product(isa_, shape_, {c.input(0).raw(), given_, 0, &beyond_}, *packed_, FinishSink(level_, finish), threads_, c.workspace());
+    if (beyond_) tell_of_saturation();
   }
 
  private:
+  // Once in the life of the process: where one number is beyond, many are.
+  void tell_of_saturation() {
+    static std::atomic<bool> told{false};
+    beyond_ = false;
+    if (!told.exchange(true)) warn("{}: numbers beyond 65504 saturate in f16; --precision fp32 and bf16 have room for them", label_);
+  }
+
   NhwcConv shape_;
   Isa level_;
   const TileIsa& isa_;
@@ -50,6 +69,8 @@ class TileKernel final : public Kernel {
   kernels::ActivationType given_;
   Packing<kernels::PackedWeights> packed_;
   Tensor bias_;  // widened
+  std::string label_;
+  bool beyond_ = false;
 };
 
 // Rows of sums are input pixels, columns [KH, KW, M]: KW * M values that follow one another in y for each kernel row.
@@ -137,15 +158,15 @@ class TransposeKernel final : public Kernel {
 
 // Why no tile takes these operands; empty when one does.
 std::string declines_operands(const KernelQuery& q) {
-  const auto taken = [](const TensorDesc& d) { return !d.defined() || d.dtype == DType::kF32 || d.dtype == DType::kBF16; };
-  const bool narrow = q.in(1).dtype == DType::kBF16;
-  for (size_t i = 0; i < q.inputs.size(); ++i) {
-    if (!taken(q.in(i))) return "neither f32 nor bf16";
-    if (!narrow && q.in(i).dtype == DType::kBF16) return "bf16 with weights in f32";
-  }
-  if (!taken(q.out(0)) || (!narrow && q.out(0).dtype != DType::kF32)) return "result of another type";
+  const DType type = q.in(1).dtype;  // others are f32 or of the weights' type
+  if (type != DType::kF32 && !is_half(type)) return "not f32, bf16 or f16";
+  if (type == DType::kF16 && q.node.attr_int("half_sums", 0) == 0) return "sums in f16 are not exact enough";
+  const auto taken = [type](const TensorDesc& d) { return !d.defined() || d.dtype == DType::kF32 || d.dtype == type; };
+  for (size_t i = 0; i < q.inputs.size(); ++i)
+    if (!taken(q.in(i))) return "weights of another type";
+  if (!taken(q.out(0))) return "result of another type";
   if (q.constant(1) == nullptr) return "weights are not constant";
-  if (q.in(2).defined() && q.in(2).dtype == DType::kBF16 && q.constant(2) == nullptr) return "bias is not constant";
+  if (q.in(2).defined() && is_half(q.in(2).dtype) && q.constant(2) == nullptr) return "bias is not constant";
   if (kernels::tile_isa(tile_type(q.in(1).dtype), q.isa) == nullptr) return "no tile for this type";
   return {};
 }

@@ -20,8 +20,9 @@ namespace ds {
 // evaluate_node).
 using Evaluate = std::function<std::vector<Tensor>(const Graph&, NodeId, std::span<const Tensor>)>;
 
-// What products are computed in: f32 exactly, bf16 wherever it can be, or bf16 where it pays (passes/auto_cast.h).
-enum class Precision : uint8_t { kF32, kAuto, kBf16 };
+// What products are computed in: f32 exactly, bf16 or f16 wherever it can be, or the one of them that pays, where one does
+// (passes/auto_cast.h).
+enum class Precision : uint8_t { kF32, kAuto, kBf16, kF16 };
 
 struct PassContext {
   Evaluate evaluate;  // empty: passes that need it do nothing

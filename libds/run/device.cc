@@ -16,25 +16,23 @@ bool is_cuda(const std::string& device) {
 
 std::string explain(const DeviceChoice& c) {
   const CostTable& costs = c.costs ? *c.costs : builtin_costs();
-  const double speed = costs.gain(DType::kBF16, c.isa);
-  const char* products = c.precision == Precision::kF32 ? "f32, exact"
-                         : c.precision == Precision::kBf16 ? "bf16, as asked for"
-                         : speed >= kLeastBf16Gain                                 ? "bf16"
-                         : costs.gain(DType::kBF16, c.isa, 1) >= kLeastBf16Gain ? "f32, in bf16 where rows are few"
-                                                                                : "f32";
-  std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, products);
-  if (c.precision == Precision::kAuto) text += fmt::format(" (bf16 runs at {:.3g} times the rate of f32; {})", speed, costs.text());
-  return text;
+  const DType type = product_type(c.precision, c.isa, costs), of_one_row = product_type(c.precision, c.isa, costs, 1);
+  std::string text = fmt::format("CPU, {}, {} threads, products in {}", isa_name(c.isa), c.threads, dtype_name(type));
+  if (c.precision != Precision::kAuto) return text + (c.precision == Precision::kF32 ? ", exact" : ", as asked for");
+  if (of_one_row != type) text += fmt::format(", in {} where rows are few", dtype_name(of_one_row));
+  return text + fmt::format(" (bf16 runs at {:.3g} times the rate of f32, f16 at {:.3g}; {})", costs.gain(DType::kBF16, c.isa), costs.gain(DType::kF16, c.isa),
+                            costs.text());
 }
 
 }  // namespace
 
-std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16"}; }
+std::vector<std::string> precision_names() { return {"fp32", "auto", "bf16", "fp16"}; }
 
 Precision parse_precision(const std::string& name) {
   if (name == "fp32") return Precision::kF32;
   if (name == "auto") return Precision::kAuto;
   if (name == "bf16") return Precision::kBf16;
+  if (name == "fp16") return Precision::kF16;
   fail(ExitCode::kUsage, "--precision: '{}' is not one of {}", name, fmt::join(precision_names(), ", "));
 }
 

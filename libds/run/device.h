@@ -32,7 +32,8 @@ struct DeviceChoice {
 DeviceChoice map_device(const DeviceRequest& request);
 void apply(const DeviceChoice& choice, SessionOptions& options);
 
-// What --precision takes: fp32 (exact), auto (bf16 where the CPU's products in it are faster), bf16 (everywhere).
+// What --precision takes: fp32 (exact), auto (bf16 or fp16 where the CPU's products in it are faster), bf16 and fp16
+// (everywhere, though the CPU may have to do it in f32).
 std::vector<std::string> precision_names();
 Precision parse_precision(const std::string& name);
 

@@ -20,12 +20,14 @@ using Loop = int64_t (*)(int64_t rounds, float* sink);
 // What of the types has a loop of its own at the level in force.
 DType measured_type(DType dtype) {
   if (dtype == DType::kI8 || dtype == DType::kU8) return DType::kI8;
-  return dtype == DType::kBF16 && (cpu_isa() >= Isa::kAmx || cpu_has_bf16()) ? dtype : DType::kF32;
+  const bool has = dtype == DType::kBF16 ? cpu_isa() >= Isa::kAmx || cpu_has_bf16() : dtype == DType::kF16 && cpu_isa() >= Isa::kVnni && cpu_has_fp16();
+  return has ? dtype : DType::kF32;
 }
 
 Loop loop_for(DType dtype) {
   const Isa isa = cpu_isa();
   if (dtype == DType::kBF16) return isa >= Isa::kAmx ? kernels::peak_bf16_amx : kernels::peak_bf16_avx512;
+  if (dtype == DType::kF16) return kernels::peak_f16_avx512;
   if (dtype == DType::kI8) return isa >= Isa::kVnni ? kernels::peak_s8_vnni_avx512 : isa >= Isa::kAvx2 ? kernels::peak_s8_avx2 : kernels::peak_s8_portable;
   return isa >= Isa::kAvx512 ? kernels::peak_f32_avx512 : isa >= Isa::kAvx2 ? kernels::peak_f32_avx2 : kernels::peak_f32_portable;
 }

@@ -11,7 +11,8 @@
 namespace ds {
 
 // Operations per second (a multiply-add is two) of `threads` threads at `dtype`: kI8 and kU8 measure
-// 8-bit dot products, kBF16 those in bf16 where the CPU has them, every other type f32. The first call for a pair takes about 50 ms.
+// 8-bit dot products, kBF16 and kF16 those in 16 bits where the CPU has them, every other type
+// f32. The first call for a pair takes about 50 ms.
 double peak_flops(DType dtype, int threads);
 
 // Bytes per second that `threads` threads together can read from a buffer of so many bytes: sums, best of several passes; kept for

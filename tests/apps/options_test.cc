@@ -153,7 +153,8 @@ TEST_F(OptionsTest, DevicesThatAreNotThere) {
   EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cuda:0", "--no-fallback"}, ExitCode::kUnsupported),
             "--device cuda:0: this build runs models on the CPU only; use cpu or auto, or leave --no-fallback away");
   EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "bf16"}), "");
-  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "fp8"}), "--precision: 'fp8' is not one of fp32, auto, bf16 (see ds-sample --help)");
+  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "fp16"}), "");
+  EXPECT_EQ(error_of({"m", "-o", "x", "--precision", "fp8"}), "--precision: 'fp8' is not one of fp32, auto, bf16, fp16 (see ds-sample --help)");
   EXPECT_EQ(error_of({"m", "-o", "x", "--device", "cpu", "--precision", "fp32"}), "");
 }
 

@@ -7,7 +7,7 @@ few=(--iterations 6 --warmup 0 --quiet)
 
 "$DS_BIN/ds-train" init --arch lenet --seed 1 -o m.onnx || complain "no model to start from"
 
-expect_error 64 "--precision: 'fp8' is not one of fp32, auto, bf16" "$bench" m.onnx --precision fp32,fp8
+expect_error 64 "--precision: 'fp8' is not one of fp32, auto, bf16, fp16" "$bench" m.onnx --precision fp32,fp8
 expect_error 64 "--threads: 'two' is not a whole number" "$bench" m.onnx --threads 1,two
 expect_error 64 "--threads: 5000 is out of range" "$bench" m.onnx --threads 5000
 expect_error 64 "--batch: 0 is out of range" "$bench" m.onnx --batch 8,0

@@ -96,6 +96,7 @@ std::vector<Kind> kinds() {
   std::vector<Kind> all;
   all.push_back({"portable_f32", T::kF32, []() -> const TileIsa& { return portable_tile(TileType::kF32); }, Isa::kPortable, false, A::kF32});
   all.push_back({"portable_bf16", T::kBf16, []() -> const TileIsa& { return portable_tile(TileType::kBf16); }, Isa::kPortable, false, A::kF32});
+  all.push_back({"portable_f16_of_f32", T::kF16, []() -> const TileIsa& { return portable_tile(TileType::kF16); }, Isa::kPortable, false, A::kF32});
 #if defined(__x86_64__)
   all.push_back({"avx2_f32", T::kF32, avx2_tile_f32, Isa::kAvx2, false, A::kF32});
   all.push_back({"avx2_u8", T::kU8S8, avx2_tile_u8s8, Isa::kAvx2, false, A::kU8});
@@ -103,6 +104,8 @@ std::vector<Kind> kinds() {
   all.push_back({"avx512_f32", T::kF32, avx512_tile_f32, Isa::kAvx512, false, A::kF32});
   all.push_back({"avx512_bf16_of_f32", T::kBf16, avx512_tile_bf16, Isa::kVnni, false, A::kF32});
   all.push_back({"avx512_bf16", T::kBf16, avx512_tile_bf16, Isa::kVnni, false, A::kBf16});
+  all.push_back({"avx512_f16_of_f32", T::kF16, avx512_tile_f16, Isa::kVnni, false, A::kF32});
+  all.push_back({"avx512_f16", T::kF16, avx512_tile_f16, Isa::kVnni, false, A::kF16});
   all.push_back({"avx512_u8", T::kU8S8, avx512_tile_u8s8, Isa::kVnni, false, A::kU8});
   all.push_back({"avx512_s8", T::kU8S8, avx512_tile_u8s8, Isa::kVnni, false, A::kS8});
   all.push_back({"amx_bf16_of_f32", T::kBf16, amx_tile_bf16, Isa::kAmx, true, A::kF32});
@@ -132,7 +135,8 @@ Operand activations(const Kind& kind, int64_t n, Random& random) {
     const auto x = static_cast<float>(random.normal());
     const auto byte = static_cast<uint8_t>(random.uniform() * 256);
     switch (kind.x) {
-      case ActivationType::kF32: put(o, x, kind.type == TileType::kBf16 ? static_cast<float>(bf16(x)) : x); break;
+      case ActivationType::kF32: put(o, x, kind.type == TileType::kBf16 ? static_cast<float>(bf16(x)) : kind.type == TileType::kF16 ? static_cast<float>(f16(x)) : x); break;
+      case ActivationType::kF16: put(o, f16(x).bits, static_cast<float>(f16(x))); break;
       case ActivationType::kBf16: put(o, bf16(x).bits, static_cast<float>(bf16(x))); break;
       case ActivationType::kU8: put(o, byte, byte); break;
       case ActivationType::kS8: put(o, byte, static_cast<int8_t>(byte) + 128); break;
@@ -151,6 +155,7 @@ Operand weights(const Kind& kind, int64_t n, Random& random) {
     const auto byte = static_cast<int8_t>(static_cast<int>(random.uniform() * range) - range / 2);
     if (kind.type == TileType::kF32) put(o, x, x);
     else if (kind.type == TileType::kBf16) put(o, x, static_cast<float>(bf16(x)));
+    else if (kind.type == TileType::kF16) put(o, x, static_cast<float>(f16(x)));
     else put(o, byte, byte);
   }
   o.bytes.reserve(1);
@@ -182,19 +187,22 @@ std::vector<double> direct(const Case& c, const Operand& x, const Operand& w, do
 
 class Store final : public ProductSink {
  public:
-  Store(const NhwcConv& s, bool integers) : channels_(s.out_channels), integers_(integers), y(static_cast<size_t>(s.pixels() * s.out_channels), NAN) {}
+  Store(const NhwcConv& s, bool integers, const std::vector<float>& scales)
+      : channels_(s.out_channels), integers_(integers), scales_(scales), y(static_cast<size_t>(s.pixels() * s.out_channels), NAN) {}
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < columns; ++i) {
         double& to = y[static_cast<size_t>((row + r) * channels_ + column + i)];
         EXPECT_TRUE(std::isnan(to)) << "given twice";
-        to = integers_ ? static_cast<const int32_t*>(sums)[r * stride + i] : static_cast<const float*>(sums)[r * stride + i];
+        const float scale = scales_.empty() ? 1 : scales_[static_cast<size_t>(column + i)];
+        to = integers_ ? static_cast<const int32_t*>(sums)[r * stride + i] : scale * static_cast<const float*>(sums)[r * stride + i];
       }
   }
 
  private:
   int64_t channels_;
   bool integers_;
+  const std::vector<float>& scales_;
 
  public:
   mutable std::vector<double> y;
@@ -205,7 +213,8 @@ class PackedProduct : public testing::TestWithParam<Kind> {};
 TEST_P(PackedProduct, EqualsDirectSums) {
   const Kind& kind = GetParam();
   const test::AmxEmulator emulator;
-  if (kind.amx ? !(emulator.active() || test::amx_is_real()) : cpu_isa() < kind.needs || (kind.type == TileType::kBf16 && kind.needs == Isa::kVnni && !cpu_has_bf16()))
+  if (kind.amx ? !(emulator.active() || test::amx_is_real()) : cpu_isa() < kind.needs || (kind.type == TileType::kBf16 && kind.needs == Isa::kVnni && !cpu_has_bf16()) ||
+                     (kind.type == TileType::kF16 && kind.needs == Isa::kVnni && !cpu_has_fp16()))
     GTEST_SKIP() << "the CPU has no " << kind.name;
   Random random(7, 0);
   const bool integers = kind.type == TileType::kU8S8;
@@ -220,12 +229,14 @@ TEST_P(PackedProduct, EqualsDirectSums) {
       const size_t bytes = product_workspace(kind.get(), s, packed, kind.x, threads);
       PackedBytes workspace(bytes + 64);
       std::memset(workspace.data(), 0x7f, bytes + 64);
-      const Store store(s, integers);
+      const Store store(s, integers, packed.column_scales);
       set_num_threads(threads);
       packed_product(kind.get(), s, {x.bytes.data(), kind.x, zero}, packed, store, threads, workspace.data());
       set_num_threads(1);
       for (size_t i = bytes; i < bytes + 64; ++i) ASSERT_EQ(workspace.data()[i], std::byte{0x7f}) << c.what << ": beyond the workspace";
-      const double tolerance = integers ? 0 : 2e-6 * std::sqrt(static_cast<double>(s.depth())) * 4;
+      // Of sums in f16 the error is 1.3e-3 of the sum's deviation, whatever the depth: six times that.
+      const double rounding = kind.get().scale_columns != nullptr ? 2e-3 : 2e-6;
+      const double tolerance = integers ? 0 : rounding * std::sqrt(static_cast<double>(s.depth())) * 4;
       for (size_t i = 0; i < expected.size(); ++i)
         ASSERT_NEAR(store.y[i], expected[i], tolerance * std::max(1.0, std::abs(expected[i]))) << c.what << ", " << threads << " threads, element " << i;
     }

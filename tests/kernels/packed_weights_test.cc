@@ -1,6 +1,8 @@
 // pack_product() against its definition, element by element.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/packed_product.h"
@@ -16,12 +18,17 @@ struct Case {
 };
 
 std::vector<uint8_t> bytes_of(const Case& c, WeightType given, size_t count) {
-  std::vector<uint8_t> bytes(count * (given == WeightType::kF32 ? 4 : given == WeightType::kBf16 ? 2 : 1));
+  std::vector<uint8_t> bytes(count * (given == WeightType::kF32 ? 4 : given == WeightType::kBf16 || given == WeightType::kF16 ? 2 : 1));
   Random random(static_cast<uint64_t>(c.channels));
   if (given == WeightType::kF32) {
     for (size_t i = 0; i < count; ++i) {
       const auto x = static_cast<float>(random.normal());
       std::memcpy(bytes.data() + 4 * i, &x, 4);
+    }
+  } else if (given == WeightType::kF16) {
+    for (size_t i = 0; i < count; ++i) {
+      const uint16_t x = f16(static_cast<float>(random.normal())).bits;
+      std::memcpy(bytes.data() + 2 * i, &x, 2);
     }
   } else {
     for (uint8_t& b : bytes) b = static_cast<uint8_t>(random.below(256));
@@ -37,7 +44,7 @@ void check(const Case& c, TileType type, WeightType given, const TileIsa& isa) {
   s.groups = c.groups;
   const int64_t depth = s.depth(), plane = c.kernel * c.kernel, gc = s.group_channels(), gm = s.group_out();
   const std::vector<uint8_t> w = bytes_of(c, given, static_cast<size_t>(c.out_channels * depth));
-  const PackedWeights packed = pack_product(type, isa, s, c.matrix, w.data(), given);
+  PackedWeights packed = pack_product(type, isa, s, c.matrix, w.data(), given);
 
   std::vector<uint8_t> expected(packed.data.size(), 0);
   std::vector<int32_t> sums(packed.column_sums.size(), 0);
@@ -48,10 +55,10 @@ void check(const Case& c, TileType type, WeightType given, const TileIsa& isa) {
       const int64_t panel = m / gm * packed.panels + m % gm / kPanelColumns;
       uint8_t* to = expected.data() + panel * packed.panel_bytes() + (k / piece * packed.piece_groups + k % piece / per_group) * kPanelRowBytes +
                     m % gm % kPanelColumns * kGroupBytes + k % piece % per_group * element;
-      if (type == TileType::kBf16 && given == WeightType::kF32) {
+      if (type != TileType::kF32 && given == WeightType::kF32) {
         float x;
         std::memcpy(&x, w.data() + 4 * from, 4);
-        const uint16_t bits = bf16(x).bits;
+        const uint16_t bits = type == TileType::kBf16 ? bf16(x).bits : f16(x).bits;
         std::memcpy(to, &bits, 2);
       } else {
         std::memcpy(to, w.data() + element * from, static_cast<size_t>(element));
@@ -60,12 +67,30 @@ void check(const Case& c, TileType type, WeightType given, const TileIsa& isa) {
       }
     }
   }
+  EXPECT_EQ(packed.column_scales.size(), isa.scale_columns != nullptr ? static_cast<size_t>(c.out_channels) : 0);
+  int exponent = 0;
+  for (size_t m = 0; m < packed.column_scales.size(); ++m) {  // powers of two: undone exactly, but for bits below 2^-24
+    ASSERT_EQ(std::frexp(packed.column_scales[m], &exponent), 0.5f);
+    const int64_t out = static_cast<int64_t>(m), panel = out / gm * packed.panels + out % gm / kPanelColumns;
+    for (int64_t g = 0; g < packed.groups; ++g)
+      for (int64_t i = 0; i < 2; ++i) {
+        std::byte* at = packed.data.data() + panel * packed.panel_bytes() + g * kPanelRowBytes + out % gm % kPanelColumns * kGroupBytes + i * 2;
+        f16 x;
+        std::memcpy(&x.bits, at, 2);
+        x = f16(static_cast<float>(x) * packed.column_scales[m]);
+        f16 wanted;
+        std::memcpy(&wanted.bits, expected.data() + (at - packed.data.data()), 2);
+        EXPECT_NEAR(static_cast<float>(x), static_cast<float>(wanted), std::max(0x1p-24f, 0x1p-24f * packed.column_scales[m]));
+        std::memcpy(at, &wanted.bits, 2);
+      }
+  }
   EXPECT_EQ(std::memcmp(packed.data.data(), expected.data(), expected.size()), 0);
   EXPECT_EQ(packed.column_sums, sums);
 }
 
 TEST(PackedWeights, EveryElementLiesWhereItShould) {
   const std::pair<TileType, WeightType> types[] = {{TileType::kF32, WeightType::kF32}, {TileType::kBf16, WeightType::kF32}, {TileType::kBf16, WeightType::kBf16},
+                                                   {TileType::kF16, WeightType::kF32}, {TileType::kF16, WeightType::kF16},
                                                    {TileType::kU8S8, WeightType::kS8}, {TileType::kU8S8, WeightType::kU8Shifted}};
   // Whole and broken panels and groups; one tap and many; few channels, grouped and dilated convolutions; sums of more
   // than 16 bits.

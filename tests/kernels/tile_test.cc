@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "libds/base/cpu_vendor.h"
+#include "libds/base/half.h"
 #include "libds/base/random.h"
 #include "tests/support/amx_emulator.h"
 
@@ -39,6 +40,8 @@ std::vector<Candidate> candidates() {
                  []() -> const TileIsa& { return portable_tile(TileType::kF32); }, Isa::kPortable});
   all.push_back({"portable_bf16", TileType::kBf16,
                  []() -> const TileIsa& { return portable_tile(TileType::kBf16); }, Isa::kPortable});
+  all.push_back({"portable_f16", TileType::kF16,
+                 []() -> const TileIsa& { return portable_tile(TileType::kF16); }, Isa::kPortable});
   all.push_back({"portable_u8s8", TileType::kU8S8,
                  []() -> const TileIsa& { return portable_tile(TileType::kU8S8); }, Isa::kPortable});
 #if defined(__x86_64__)
@@ -46,6 +49,7 @@ std::vector<Candidate> candidates() {
   if (cpu_has_avx_vnni()) all.push_back({"avx_vnni_u8s8", TileType::kU8S8, avx_vnni_tile_u8s8, Isa::kAvx2});
   all.push_back({"avx512_f32", TileType::kF32, avx512_tile_f32, Isa::kAvx512});
   all.push_back({"avx512_bf16", TileType::kBf16, avx512_tile_bf16, Isa::kVnni});
+  all.push_back({"avx512_f16", TileType::kF16, avx512_tile_f16, Isa::kVnni});
   all.push_back({"avx512_u8s8", TileType::kU8S8, avx512_tile_u8s8, Isa::kVnni});
   all.push_back({"amx_bf16", TileType::kBf16, amx_tile_bf16, Isa::kAmx, true});
   all.push_back({"amx_u8s8", TileType::kU8S8, amx_tile_u8s8, Isa::kAmx, true});
@@ -53,7 +57,7 @@ std::vector<Candidate> candidates() {
   return all;
 }
 
-int64_t element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kBf16 ? 2 : 1; }
+int64_t element_bytes(TileType type) { return type == TileType::kF32 ? 4 : type == TileType::kU8S8 ? 1 : 2; }
 
 uint16_t truncated_to_bf16(float x) {
   uint32_t bits;
@@ -61,8 +65,13 @@ uint16_t truncated_to_bf16(float x) {
   return static_cast<uint16_t>(bits >> 16);
 }
 
-double widened(uint16_t bf16) {
-  const uint32_t bits = static_cast<uint32_t>(bf16) << 16;
+double widened(TileType type, uint16_t half) {
+  if (type == TileType::kF16) {
+    f16 x;
+    x.bits = half;
+    return static_cast<double>(static_cast<float>(x));
+  }
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return static_cast<double>(x);
@@ -75,6 +84,9 @@ void fill_group(Random& random, TileType type, bool is_a, std::byte* group) {
   } else if (type == TileType::kBf16) {
     const uint16_t x[2] = {truncated_to_bf16(static_cast<float>(random.normal())),
                            truncated_to_bf16(static_cast<float>(random.normal()))};
+    std::memcpy(group, x, sizeof x);
+  } else if (type == TileType::kF16) {
+    const uint16_t x[2] = {f16(static_cast<float>(random.normal())).bits, f16(static_cast<float>(random.normal())).bits};
     std::memcpy(group, x, sizeof x);
   } else {
     // Runs of the extremes, where 16-bit sums of pairs would saturate, among values of the whole range.
@@ -103,11 +115,11 @@ void add_group(TileType type, const std::byte* a, const std::byte* b, Exact& exa
     std::memcpy(&x, a, sizeof x);
     std::memcpy(&y, b, sizeof y);
     add(static_cast<double>(x), static_cast<double>(y));
-  } else if (type == TileType::kBf16) {
+  } else if (type != TileType::kU8S8) {
     uint16_t x[2], y[2];
     std::memcpy(x, a, sizeof x);
     std::memcpy(y, b, sizeof y);
-    for (int i = 0; i < 2; ++i) add(widened(x[i]), widened(y[i]));
+    for (int i = 0; i < 2; ++i) add(widened(type, x[i]), widened(type, y[i]));
   } else {
     for (int i = 0; i < 4; ++i) exact.integer += std::to_integer<int>(a[i]) * static_cast<int8_t>(b[i]);
   }
@@ -123,7 +135,7 @@ struct Sizes {
 class BlockCase {
  public:
   BlockCase(TileType type, const TileIsa& isa, Sizes sizes, bool accumulate, uint64_t seed)
-      : type_(type), sizes_(sizes), random_(seed) {
+      : type_(type), sums_in_f16_(isa.scale_columns != nullptr), sizes_(sizes), random_(seed) {
     padded_rows_ = (sizes.rows + isa.row_step - 1) / isa.row_step * isa.row_step;
     columns_ = sizes.panels * kPanelColumns;
     const int64_t element = element_bytes(type);
@@ -212,9 +224,10 @@ class BlockCase {
     if (block_.accumulate) std::memcpy(&before, &before_bits, sizeof before);
     const double expected = exact.sum + static_cast<double>(before);
     // A sum of n products in any order, each rounded at most once and each addition once.
-    const int64_t n = sizes_.groups * (type_ == TileType::kBf16 ? 2 : 1);
-    const double bound =
-        static_cast<double>(n + 2) * 0x1p-24 * (exact.magnitude + std::abs(static_cast<double>(before)));
+    const int64_t n = sizes_.groups * (type_ == TileType::kF32 ? 1 : 2);
+    double bound = static_cast<double>(n + 2) * 0x1p-24 * (exact.magnitude + std::abs(static_cast<double>(before)));
+    // Stretches of 64 groups in f16, the two numbers of a group apart until the end.
+    if (sums_in_f16_) bound += 65 * (0x1p-11 * exact.magnitude + 0x1p-25 * (static_cast<double>(sizes_.groups) / 64 + 1));
     const bool close = std::abs(static_cast<double>(got) - expected) <= bound;  // false for NaN
     return close ? "" : fmt::format("c[{}, {}] is {}, expected {} +- {}", r, column, got, expected, bound);
   }
@@ -226,6 +239,7 @@ class BlockCase {
   }
 
   TileType type_;
+  bool sums_in_f16_;
   Sizes sizes_;
   Random random_;
   int64_t padded_rows_ = 0, columns_ = 0, a_offset_ = 0, a_stride_ = 0, b_stride_ = 0, c_offset_ = 0,
@@ -250,6 +264,7 @@ class TileKernel : public testing::TestWithParam<Candidate> {
     const Isa needs = emulate ? Isa::kAvx512 : candidate.needs;
     if (cpu_isa() < needs) GTEST_SKIP() << "this CPU (or DS_ISA) has no " << isa_name(needs);
     if (candidate.name == "avx512_bf16" && !cpu_has_bf16()) GTEST_SKIP() << "this CPU has no AVX512_BF16";
+    if (candidate.name == "avx512_f16" && !cpu_has_fp16()) GTEST_SKIP() << "this CPU has no AVX512_FP16";
     if (candidate.amx) emulator_ = std::make_unique<test::AmxEmulator>();
     isa_ = &candidate.get();
     executed_before_ = test::AmxEmulator::executed();
@@ -326,6 +341,118 @@ TEST_P(TileKernel, ThreadsDoNotDisturbEachOther) {
         check({static_cast<int64_t>(20 + 7 * t + i), 3, 32}, i % 2 == 0, 100 * t + i);
     });
   for (std::thread& thread : threads) thread.join();
+}
+
+// --- sums in f16 -----------------------------------------------------------------------------------
+
+std::vector<f16> halves(size_t n, double deviation, uint64_t seed) {
+  Random random(seed, 3);
+  std::vector<f16> list(n);
+  for (f16& x : list) x = f16(static_cast<float>(deviation * random.normal()));
+  return list;
+}
+
+class F16Sums : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cpu_has_fp16()) GTEST_SKIP() << "this CPU (or DS_ISA) has no AVX512_FP16";
+  }
+
+  // One row of `a` times a panel b [groups][16][2], scaled first where `scaled`; undone in the sums.
+  static std::vector<float> sums(const std::vector<f16>& a, std::vector<f16> b, bool scaled) {
+    const auto groups = static_cast<int64_t>(a.size() / 2);
+    std::vector<float> c(kPanelColumns, NAN);
+    float undo[kPanelColumns];
+    std::fill(std::begin(undo), std::end(undo), 1.0f);
+    const TileIsa& isa = avx512_tile_f16();
+    if (scaled) isa.scale_columns(reinterpret_cast<std::byte*>(b.data()), groups, undo);
+    TileBlock block;
+    block.rows = block.panels = 1;
+    block.groups = groups;
+    block.a = reinterpret_cast<const std::byte*>(a.data());
+    block.b = reinterpret_cast<const std::byte*>(b.data());
+    block.c = c.data();
+    block.c_stride = kPanelColumns;
+    isa.block(block);
+    for (size_t i = 0; i < c.size(); ++i) c[i] *= undo[i];
+    return c;
+  }
+  static double exact(const std::vector<f16>& a, const std::vector<f16>& b, size_t column) {
+    double sum = 0;
+    for (size_t k = 0; k < a.size(); ++k)
+      sum += static_cast<double>(static_cast<float>(a[k])) * static_cast<double>(static_cast<float>(b[k / 2 * 32 + column * 2 + k % 2]));
+    return sum;
+  }
+};
+
+// What the stretches are for: the error does not grow with the depth. 4096 products summed in f16 alone would be off by 2^-6.
+TEST_F(F16Sums, DeepSumsKeepNineBits) {
+  for (const auto& [deviation, bound] : {std::pair{1000.0, 0x1.8p-10}, {1.0, 0x1.8p-10}, {0.02, 0x1.8p-10}, {1e-3, 0x1p-8}}) {
+    double error = 0, size = 0;
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+      const std::vector<f16> a = halves(4096, deviation, seed), b = halves(4096 * 16, 0.05, seed + 100);
+      const std::vector<float> c = sums(a, b, true);
+      for (size_t i = 0; i < c.size(); ++i) {
+        const double e = exact(a, b, i);
+        error += (static_cast<double>(c[i]) - e) * (static_cast<double>(c[i]) - e);
+        size += e * e;
+      }
+    }
+    EXPECT_LT(std::sqrt(error / size), bound) << "activations of " << deviation;
+    EXPECT_GT(error, 0);
+  }
+}
+
+// The largest activations there are, of one sign, against weights of one sign.
+TEST_F(F16Sums, NothingFiniteOverflows) {
+  for (const float weight : {65504.0f, 200.0f, 1.0f, 1e-3f}) {
+    for (const size_t depth : {2u, 62u, 64u, 66u, 130u, 4096u}) {
+      const std::vector<f16> a(depth, f16(65504.0f)), b(depth * 16, f16(weight));
+      const std::vector<float> c = sums(a, b, true);
+      const double e = exact(a, b, 0);
+      for (const float x : c) EXPECT_NEAR(x, e, 0.005 * e) << "weights of " << weight << ", depth " << depth;
+    }
+  }
+  // One large weight among small ones, at every place of a stretch.
+  for (size_t at = 0; at < 200; ++at) {
+    std::vector<f16> a(200, f16(65504.0f)), b(200 * 16, f16(0.01f));
+    for (size_t column = 0; column < 16; ++column) b[at / 2 * 32 + column * 2 + at % 2] = f16(1000.0f);
+    const double e = exact(a, b, 3);
+    EXPECT_NEAR(sums(a, b, true)[3], e, 0.005 * e) << at;
+  }
+}
+
+TEST_F(F16Sums, ColumnsOfZerosAndNaN) {
+  std::vector<f16> a = halves(66, 1, 5), b = halves(66 * 16, 1, 6);
+  for (size_t k = 0; k < 66; ++k) b[k / 2 * 32 + 4 * 2 + k % 2] = f16(0.0f);
+  b[7 * 2] = f16(NAN);
+  const std::vector<float> c = sums(a, b, true);
+  EXPECT_EQ(c[4], 0);
+  EXPECT_TRUE(std::isnan(c[7]));
+  EXPECT_TRUE(std::isfinite(c[0]) && std::isfinite(c[15]));
+}
+
+// Bit for bit as libds/base/half.h does it, at odd lengths.
+TEST_F(F16Sums, NarrowingSaturates) {
+  std::vector<float> x = {0, -0.0f, 1, 65504, 65519, 65520, -65520, 1e30f, -1e30f, INFINITY, -INFINITY, 6e-8f, 2e-8f, -3e-5f, 1e-40f, NAN};
+  Random random(4, 4);
+  for (int i = 0; i < 1001; ++i) x.push_back(static_cast<float>(random.normal()) * std::exp2(static_cast<float>(random.below(60)) - 40.0f));
+  for (size_t n : {1u, 15u, 16u, 17u, 1017u}) {
+    std::vector<uint16_t> y(n + 1, 0x1234);
+    EXPECT_EQ(avx512_tile_f16().narrow(static_cast<int64_t>(n), x.data(), y.data()), n > 4);
+    EXPECT_EQ(y[n], 0x1234);
+    for (size_t i = 0; i < n; ++i) {
+      if (std::isnan(x[i])) {
+        EXPECT_EQ(y[i] & 0x7e00, 0x7e00);
+      }
+      if (!std::isnan(x[i])) {
+        EXPECT_EQ(y[i], saturated_f16(x[i]).bits) << x[i];
+      }
+    }
+  }
+  EXPECT_EQ(static_cast<float>(saturated_f16(1e9f)), 65504.0f);
+  EXPECT_EQ(static_cast<float>(saturated_f16(-INFINITY)), -65504.0f);
+  EXPECT_TRUE(std::isnan(static_cast<float>(saturated_f16(NAN))));
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, TileKernel, testing::ValuesIn(candidates()),

@@ -1,5 +1,5 @@
-// Products in bf16: which are chosen, what is stored narrow, how far the results are off; on AVX-512 and on AMX (in software
-// where the CPU has none).
+// Products in bf16 and f16: which are chosen, what is stored narrow, how far the results are off; on AVX-512 and on AMX (in
+// software where the CPU has none).
 #include "libds/passes/auto_cast.h"
 
 #include <gtest/gtest.h>
@@ -49,11 +49,11 @@ SessionOptions with(Precision precision, Isa isa) {
   return options;
 }
 
-size_t narrow_products(const Graph& graph) {
+size_t narrow_products(const Graph& graph, DType type = DType::kBF16) {
   size_t n = 0;
   for (NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    if (node.is_internal("FusedConv") || node.is_internal("FusedMatMul")) n += graph.value(node.input(1)).dtype == DType::kBF16;
+    if (node.is_internal("FusedConv") || node.is_internal("FusedMatMul")) n += graph.value(node.input(1)).dtype == type;
   }
   return n;
 }
@@ -64,6 +64,27 @@ TEST(AutoCast, ExactStaysExactAndAutoFollowsTheTable) {
   EXPECT_EQ(narrow_products(Session(graph, with(Precision::kAuto, Isa::kAvx2)).graph()), 0u);
   EXPECT_EQ(narrow_products(Session(graph, with(Precision::kAuto, Isa::kAmx)).graph()), 5u);
   EXPECT_EQ(narrow_products(Session(graph, with(Precision::kBf16, Isa::kAvx2)).graph()), 5u);
+  EXPECT_EQ(narrow_products(Session(graph, with(Precision::kF16, Isa::kAvx2)).graph(), DType::kF16), 5u);
+}
+
+TEST(AutoCast, TheFastestTypeIsTaken) {
+  const CostTable& costs = builtin_costs();
+  EXPECT_EQ(product_type(Precision::kF32, Isa::kAmx, costs), DType::kF32);
+  EXPECT_EQ(product_type(Precision::kBf16, Isa::kPortable, costs), DType::kBF16);
+  EXPECT_EQ(product_type(Precision::kF16, Isa::kPortable, costs), DType::kF16);
+  EXPECT_EQ(product_type(Precision::kAuto, Isa::kAvx512, costs), DType::kF32);
+  EXPECT_EQ(product_type(Precision::kAuto, Isa::kAmx, costs), DType::kBF16);
+  if (costs.gain(DType::kBF16, Isa::kVnni) < kLeastNarrowGain) {
+    EXPECT_EQ(product_type(Precision::kAuto, Isa::kVnni, costs), cpu_has_fp16() ? DType::kF16 : DType::kF32);
+  }
+  CostTable table;
+  table.rate(DType::kF32, Isa::kAvx2) = 10;
+  table.rate(DType::kBF16, Isa::kAvx2) = 15;
+  table.rate(DType::kF16, Isa::kAvx2) = 14;
+  EXPECT_EQ(product_type(Precision::kAuto, Isa::kAvx2, table), DType::kBF16);
+  table.rate(DType::kF16, Isa::kAvx2) = 16;
+  EXPECT_EQ(product_type(Precision::kAuto, Isa::kAvx2, table), DType::kF16);
+  EXPECT_EQ(product_type(Precision::kAuto, Isa::kAvx2, table, 1), DType::kF16);
 }
 
 TEST(AutoCast, AutoFollowsAMeasuredTable) {
@@ -111,20 +132,98 @@ TEST(AutoCast, ResultsBetweenConvolutionsAreStoredNarrow) {
   EXPECT_EQ(session.graph().value(session.graph().outputs()[0]).dtype, DType::kF32);
 }
 
-void agrees(Isa isa) {
+// Two products in a row with an activation between, of activations times `scale`.
+std::shared_ptr<Graph> two_products(float scale, float weight = 1) {
+  auto graph = std::make_shared<Graph>();
+  Rewriter rw(*graph);
+  const auto weights = [&](Shape shape, uint64_t seed) {
+    Tensor t = f32(std::move(shape), seed);
+    for (int64_t i = 0; i < t.numel(); ++i) t.mutable_data<float>()[i] *= weight;
+    return t;
+  };
+  ValueId y = rw.emit("Mul", {rw.add_input("x", DType::kF32, to_dims(Shape{5, 70})), rw.add_constant("s", Tensor::of<float>({}, {scale}))});
+  y = rw.emit("Relu", {rw.emit("Add", {rw.emit("MatMul", {y, rw.add_constant("a", weights({70, 90}, 21))}), rw.add_constant("b", f32({90}, 22))})});
+  rw.add_output(rw.emit("MatMul", {y, rw.add_constant("c", weights({90, 33}, 23))}));
+  return graph;
+}
+
+TEST(AutoCast, ResultsBetweenMatrixProductsAreStoredInF16WhereTheCpuHasIt) {
+  const Session session(two_products(1), with(Precision::kF16, cpu_isa()));
+  size_t narrow = 0;
+  for (NodeId id : session.graph().order())
+    for (ValueId out : session.graph().node(id).outputs) narrow += session.graph().value(out).dtype == DType::kF16;
+  EXPECT_EQ(narrow, cpu_has_fp16() ? 1u : 0u) << print_graph(session.graph());
+}
+
+// Activations of 1e5 become 65504; whatever comes of it stays finite.
+TEST(AutoCast, F16SaturatesAndStaysFinite) {
+  for (const float scale : {1.0f, 100.0f, 1e5f, 1e30f}) {
+    const auto graph = two_products(scale);
+    const std::vector<Tensor> x = {f32({5, 70}, 99)};
+    const Tensor exact = Session(graph, with(Precision::kF32, cpu_isa())).run(x)[0], got = Session(graph, with(Precision::kF16, cpu_isa())).run(x)[0];
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < got.numel(); ++i) {
+      ASSERT_TRUE(std::isfinite(got.data<float>()[i])) << "scale " << scale;
+      const double e = exact.data<float>()[i];
+      error += (e - got.data<float>()[i]) * (e - got.data<float>()[i]);
+      size += e * e;
+    }
+    if (scale <= 100) {
+      EXPECT_LT(std::sqrt(error / size), 0.003) << "scale " << scale;
+    }
+  }
+}
+
+TEST(AutoCast, WeightsBeyondF16StayInF32) {
+  EXPECT_EQ(narrow_products(Session(two_products(1, 1e6f), with(Precision::kF16, cpu_isa())).graph(), DType::kF16), 0u);
+  EXPECT_EQ(narrow_products(Session(two_products(1, 1e4f), with(Precision::kF16, cpu_isa())).graph(), DType::kF16), 2u);
+}
+
+size_t products_with_half_sums(const Graph& graph) {
+  size_t n = 0;
+  for (NodeId id : graph.order()) n += graph.node(id).attr_int("half_sums", 0) != 0;
+  return n;
+}
+
+// A model in f16: no sums in it unless they are asked for.
+TEST(AutoCast, ModelsInF16AreSummedInF32UnlessAsked) {
+  auto graph = std::make_shared<Graph>();
+  Rewriter rw(*graph);
+  const Tensor w = f32({500, 20}, 31).cast(DType::kF16), x = f32({3, 500}, 32).cast(DType::kF16);
+  rw.add_output(rw.emit("Relu", {rw.emit("MatMul", {rw.add_input("x", DType::kF16, to_dims(Shape{3, 500})), rw.add_constant("w", w)})}));
+  EXPECT_EQ(products_with_half_sums(Session(graph, with(Precision::kF32, cpu_isa())).graph()), 0u);
+  EXPECT_EQ(products_with_half_sums(Session(graph, with(Precision::kF16, cpu_isa())).graph()), 1u);
+  for (const Precision precision : {Precision::kF32, Precision::kF16}) {
+    const Tensor y = Session(graph, with(precision, cpu_isa())).run(std::vector<Tensor>{x})[0];
+    ASSERT_EQ(y.dtype(), DType::kF16);
+    const Tensor wide_x = x.cast(DType::kF64), wide_w = w.cast(DType::kF64);
+    for (int64_t m = 0; m < 3; ++m)
+      for (int64_t n = 0; n < 20; ++n) {
+        double sum = 0;
+        for (int64_t k = 0; k < 500; ++k) sum += wide_x.data<double>()[m * 500 + k] * wide_w.data<double>()[k * 20 + n];
+        const double got = static_cast<float>(y.data<f16>()[m * 20 + n]);
+        // f32: one rounding at the end. f16: 6 deviations of the error of short sums, of which the deviation is 7.5.
+        EXPECT_NEAR(got, std::max(sum, 0.0), precision == Precision::kF32 ? std::abs(sum) * 0x1p-11 + 1e-4 : 0.06);
+      }
+  }
+}
+
+void agrees(Isa isa, Precision precision = Precision::kBf16, double bound = 0.02) {
   const auto graph = network();
   const Tensor x = f32({2, 3, 13, 11}, 99);
   const Tensor exact = Session(graph, with(Precision::kF32, std::min(isa, cpu_isa()))).run(std::vector<Tensor>{x})[0];
-  const Tensor narrow = Session(graph, with(Precision::kBf16, isa)).run(std::vector<Tensor>{x})[0];
+  const Tensor narrow = Session(graph, with(precision, isa)).run(std::vector<Tensor>{x})[0];
   ASSERT_EQ(narrow.dtype(), DType::kF32);
   double worst = 0;
   for (int64_t i = 0; i < exact.numel(); ++i) worst = std::max(worst, std::abs(static_cast<double>(exact.data<float>()[i]) - narrow.data<float>()[i]));
-  EXPECT_LT(worst, 0.02);
+  EXPECT_LT(worst, bound);
   EXPECT_GT(worst, 0) << "nothing was rounded";
 }
 
 TEST(AutoCast, AgreesWithin8BitsOfMantissa) { agrees(cpu_isa()); }
 TEST(AutoCast, AgreesOnThePortableKernels) { agrees(Isa::kPortable); }
+TEST(AutoCast, F16AgreesWithin11BitsOfMantissa) { agrees(cpu_isa(), Precision::kF16, 0.005); }
+TEST(AutoCast, F16AgreesOnThePortableKernels) { agrees(Isa::kPortable, Precision::kF16, 0.005); }
 
 TEST(AutoCast, AgreesOnAmx) {
   const test::AmxEmulator emulator;
@@ -187,6 +286,7 @@ TEST(AutoCast, AttentionAgreesOnAmx) {
 TEST(Device, MapsWhatIsAskedFor) {
   EXPECT_EQ(map_device({}).device, Device::kCpu);
   EXPECT_EQ(map_device({"cpu", true, "bf16", 3}).precision, Precision::kBf16);
+  EXPECT_EQ(map_device({"cpu", true, "fp16", 3}).precision, Precision::kF16);
   EXPECT_EQ(map_device({"cpu", true, "bf16", 3}).threads, 3);
   EXPECT_EQ(map_device({"cuda:0", true}).device, Device::kCpu);  // falls back
   EXPECT_THROW(map_device({"cuda:0", false}), Error);

@@ -223,14 +223,17 @@ void take_profile(Contender& c, RowReport& r, BenchReport& report) {
   Peaks& peaks = peaks_at(report, r.settings.threads);
   peaks.f32 = peak_flops(DType::kF32, r.settings.threads);
   if (r.dtype == dtype_name(DType::kI8)) peaks.i8 = peak_flops(DType::kI8, r.settings.threads);
-  if (r.settings.precision != "fp32") peaks.bf16 = peak_flops(DType::kBF16, r.settings.threads);
+  if (r.settings.precision != "fp32") {
+    peaks.bf16 = peak_flops(DType::kBF16, r.settings.threads);
+    peaks.f16 = peak_flops(DType::kF16, r.settings.threads);
+  }
   peaks.bandwidth = peak_bandwidth(r.settings.threads);
   set_num_threads(r.settings.threads);
   c.session->run(c.inputs);
   c.session->enable_profile();
   const auto runs = std::clamp<int64_t>(static_cast<int64_t>(kProfileSeconds / std::max(1e-9, r.time.p50)), 3, kMaxProfileRuns);
   for (int64_t i = 0; i < runs; ++i) c.session->run(c.inputs);
-  Profile profile = make_profile(c.session->profile(), {peaks.f32, peaks.i8, peaks.bandwidth, peaks.bf16});
+  Profile profile = make_profile(c.session->profile(), {peaks.f32, peaks.i8, peaks.bandwidth, peaks.bf16, peaks.f16});
   if (!profile.steps.empty()) r.profile = std::move(profile);
 }
 

@@ -94,7 +94,7 @@ struct RowReport {
 // Measured peaks at one number of threads; 0 where no row needed them.
 struct Peaks {
   int threads = 1;
-  double f32 = 0, i8 = 0, bf16 = 0;  // operations per second
+  double f32 = 0, i8 = 0, bf16 = 0, f16 = 0;  // operations per second
   double bandwidth = 0;    // bytes per second
 };
 

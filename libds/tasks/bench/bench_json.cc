@@ -93,6 +93,7 @@ std::string bench_json(const BenchReport& report) {
   for (const Peaks& p : report.peaks)
     json["peaks"].push_back({{"threads", p.threads}, {"f32_flops_per_second", positive_json(p.f32)}, {"i8_flops_per_second", positive_json(p.i8)},
                              {"bf16_flops_per_second", positive_json(p.bf16)},
+                             {"f16_flops_per_second", positive_json(p.f16)},
                              {"bytes_per_second", positive_json(p.bandwidth)}});
   json["ds_memory_usage"] = Json::object();
   for (int t = 0; t < kTierCount; ++t)

@@ -156,6 +156,7 @@ std::string tables(const BenchReport& report, bool markdown, bool profile) {
     std::string bounds = fmt::format("{} a run in {} steps, mean of {} runs; roofline of {} f32", time_text(r.profile->seconds), r.profile->steps.size(),
                                      r.profile->runs, scaled(peaks.f32, "FLOP/s"));
     if (peaks.i8 > 0) bounds += fmt::format(", {} i8", scaled(peaks.i8, "op/s"));
+    if (peaks.f16 > 0) bounds += fmt::format(", {} f16", scaled(peaks.f16, "FLOP/s"));
     if (peaks.bf16 > 0) bounds += fmt::format(", {} bf16", scaled(peaks.bf16, "FLOP/s"));
     out += fmt::format("{} and {} from memory\n\n", bounds, scaled(peaks.bandwidth, "B/s"));
     out += table(ops_table(*r.profile), 2) + "\n";

@@ -39,6 +39,7 @@ constexpr double kSeconds = 0.12;  // of runs of one kernel at one shape, once t
 std::optional<TileType> tile_type(DType dtype) {
   if (dtype == DType::kF32) return TileType::kF32;
   if (dtype == DType::kBF16) return TileType::kBf16;
+  if (dtype == DType::kF16) return TileType::kF16;
   if (dtype == DType::kI8) return TileType::kU8S8;
   return std::nullopt;
 }
@@ -128,9 +129,10 @@ std::string calibration_text(const CostTable& t, const std::string& path) {
       rows.back().push_back(rate > 0 ? fmt::format("{:.4g}", rate) : "-");
     }
   }
-  return fmt::format("{}, {}\n\n{}\nweights are read at {:.4g} GB/s\nbf16 runs at {:.3g} times the rate of f32 at {}, {:.3g} times for one row\nwritten to {}, hash {}; name it by --costs or DS_COSTS\n", t.cpu,
+  return fmt::format("{}, {}\n\n{}\nweights are read at {:.4g} GB/s\nat {} bf16 runs at {:.3g} times the rate of f32, {:.3g} times for one row; f16 at {:.3g}, {:.3g}\nwritten to {}, hash {}; name it by --costs or DS_COSTS\n", t.cpu,
                      t.threads == 1 ? "1 thread" : fmt::format("{} threads", t.threads), plain_table(rows, 1), t.bandwidth,
-                     t.gain(DType::kBF16, t.isa), isa_name(t.isa), t.gain(DType::kBF16, t.isa, 1), path, t.hash());
+                     isa_name(t.isa), t.gain(DType::kBF16, t.isa), t.gain(DType::kBF16, t.isa, 1), t.gain(DType::kF16, t.isa),
+                     t.gain(DType::kF16, t.isa, 1), path, t.hash());
 }
 
 }  // namespace ds::bench

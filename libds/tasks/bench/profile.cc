@@ -17,6 +17,7 @@ double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& r
 DType arithmetic_dtype(const Graph& graph, const Node& node) {
   if (node.is("QuantizeLinear") || node.is("DequantizeLinear")) return DType::kF32;
   if (node.attr_int(ops::kProductsAttr, 0) == static_cast<int64_t>(DType::kBF16)) return DType::kBF16;
+  if (node.attr_int("half_sums", 0) != 0) return DType::kF16;
   if (node.inputs.size() > 1 && node.inputs[1] != kNone && graph.value(node.inputs[1]).dtype == DType::kBF16) return DType::kBF16;
   for (ValueId id : node.inputs) {
     if (id == kNone) continue;

@@ -47,8 +47,8 @@ struct Profile {
 
 // Operations per second at a type, and bytes per second.
 struct Roof {
-  double f32 = 0, i8 = 0, bandwidth = 0, bf16 = 0;
-  double flops(DType dtype) const { return dtype == DType::kI8 ? i8 : dtype == DType::kBF16 ? bf16 : f32; }
+  double f32 = 0, i8 = 0, bandwidth = 0, bf16 = 0, f16 = 0;
+  double flops(DType dtype) const { return dtype == DType::kI8 ? i8 : dtype == DType::kBF16 ? bf16 : dtype == DType::kF16 ? f16 : f32; }
 };
 
 // The least time for a piece of work: the larger of its operations at the peak of the arithmetic and its bytes at
@@ -56,8 +56,8 @@ struct Roof {
 // min(peak, operations / bytes * bandwidth). Peaks of 0 bound nothing.
 double roofline_seconds(int64_t flops, int64_t bytes, DType dtype, const Roof& roof);
 
-// Type a node's arithmetic is done in: kI8 for integer products, kBF16 for products of weights or attention in bf16
-// (passes/auto_cast.h), else kF32.
+// Type a node's arithmetic is done in: kI8 for integer products, kBF16 and kF16 for products of weights or attention in
+// 16 bits (passes/auto_cast.h), else kF32.
 DType arithmetic_dtype(const Graph& graph, const Node& node);
 
 Profile make_profile(std::span<const StepTime> steps, const Roof& roof);
