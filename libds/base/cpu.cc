@@ -87,14 +87,6 @@ bool cpu_has_avx_vnni() {
 #endif
 }
 
-bool cpu_has_fp16() {
-#if defined(__x86_64__)
-  return cpu_isa() >= Isa::kVnni && ((Leaf7(0).edx >> 23) & 1);
-#else
-  return false;
-#endif
-}
-
 std::string_view cpu_vendor() {
   static const std::string vendor = [] {
     std::string text;

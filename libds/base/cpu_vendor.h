@@ -11,8 +11,6 @@ namespace ds {
 std::string_view cpu_vendor();
 // vpdpbusd on 256-bit registers without AVX-512; false where DS_ISA forbids AVX2.
 bool cpu_has_avx_vnni();
-// Arithmetic on f16 in 512-bit registers (AVX512-FP16); false where DS_ISA forbids kVnni.
-bool cpu_has_fp16();
 // What the system calls it, "AMD EPYC ...".
 std::string cpu_model();
 

@@ -102,7 +102,7 @@ TEST(TileFinish, NotForEverything) {
   EXPECT_FALSE(tile_finish(finish).has_value());
   finish.epilogue.activation = Activation::kRelu;
   EXPECT_TRUE(tile_finish(finish).has_value());
-  finish.y_bf16 = true;
+  finish.y_type = StoredType::kBf16;
   EXPECT_FALSE(tile_finish(finish).has_value());
 }
 
