@@ -44,6 +44,8 @@ struct Recurrent<T>::Pass {
 
 template <typename T>
 void Recurrent<T>::Product::run(const T* a, const T* b, T* c, std::byte* workspace) const {
+  if constexpr (std::is_same_v<T, float>)
+    if (small != nullptr) return small(shape.m, shape.n, shape.k, a, packed.data(), c);
   if (program) {
     const void* operands[] = {a, b, nullptr};
     program->run(operands, c, workspace);
@@ -70,10 +72,27 @@ typename Recurrent<T>::Product Recurrent<T>::product(int64_t m, int64_t n, int64
   return p;
 }
 
+// Of the state [N, H] with weights [n, H].
 template <typename T>
-Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w,
+typename Recurrent<T>::Product Recurrent<T>::step_product(int64_t n, const T* weights, int64_t part, const onednn::Content::Share& share) {
+  constexpr int64_t kMostRows = 16, kMostWeights = 1 << 16;
+  if constexpr (std::is_same_v<T, float>) {
+    if (small_ != nullptr && weights != nullptr && s_.N <= kMostRows && n * s_.H <= kMostWeights) {
+      Product p;
+      p.shape = {s_.N, n, s_.H, false, true};
+      p.small = small_;
+      p.packed.resize(static_cast<size_t>(small_product_elements(n, s_.H)));
+      pack_small_product(n, s_.H, weights, p.packed.data());
+      return p;
+    }
+  }
+  return product(s_.N, n, s_.H, weights, part, share);
+}
+
+template <typename T>
+Recurrent<T>::Recurrent(RecurrentShape shape, bool native, SmallProductFn* small, const T* w, const T* r, const onednn::Content::Share& share_w,
                         const onednn::Content::Share& share_r)
-    : s_(std::move(shape)), native_(native) {
+    : s_(std::move(shape)), native_(native), small_(small) {
   const int64_t G = s_.gates(), H = s_.H;
   const bool two_products = s_.cell == Cell::kGru && !s_.linear_before_reset;
   const int64_t first = two_products ? 2 : G;  // gates of the recurrent product
@@ -83,8 +102,8 @@ Recurrent<T>::Recurrent(RecurrentShape shape, bool native, const T* w, const T* 
     const T* r_d = r == nullptr ? nullptr : r + d * G * H * H;
     Direction direction;
     direction.input = product(s_.T * s_.N, G * H, s_.I, w_d, d * G * H * s_.I, share_w);
-    direction.recurrent = product(s_.N, first * H, H, r_d, d * G * H * H, share_r);
-    if (two_products) direction.candidate = product(s_.N, H, H, r_d == nullptr ? nullptr : r_d + 2 * H * H, (d * G + 2) * H * H, share_r);
+    direction.recurrent = step_product(first * H, r_d, d * G * H * H, share_r);
+    if (two_products) direction.candidate = step_product(H, r_d == nullptr ? nullptr : r_d + 2 * H * H, (d * G + 2) * H * H, share_r);
     for (const Product* p : {&direction.input, &direction.recurrent, &direction.candidate})
       if (p->program) program_bytes = std::max(program_bytes, p->program->workspace_bytes());
     directions_.push_back(std::move(direction));
@@ -108,7 +127,7 @@ size_t Recurrent<T>::packed_bytes() const {
   size_t bytes = 0;
   for (const Direction& d : directions_)
     for (const Product* p : {&d.input, &d.recurrent, &d.candidate})
-      bytes += p->program ? p->program->packed_bytes() : 0;
+      bytes += p->program ? p->program->packed_bytes() : p->packed.size() * sizeof(float);
   return bytes;
 }
 

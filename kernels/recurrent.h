@@ -19,6 +19,7 @@
 
 #include "kernels/matmul.h"
 #include "kernels/onednn.h"
+#include "kernels/small_product.h"
 #include "kernels/unary.h"
 
 namespace ds::kernels {
@@ -52,12 +53,13 @@ struct RecurrentData {
 };
 
 // Bound to a shape. T: float, double. `native` (float only): products by oneDNN, activations eight at a time;
-// `w`, `r`: weights that never change, null otherwise.
+// `w`, `r`: weights that never change, null otherwise. `small` (native only): for the steps' products where few sequences
+// meet weights `r` that fit into the cache; null: those are oneDNN's too.
 template <typename T>
 class Recurrent {
  public:
   // share_w, share_r: see onednn::Content::Share; the form they are asked for names the part of the weights.
-  Recurrent(RecurrentShape shape, bool native, const T* w, const T* r, const onednn::Content::Share& share_w = nullptr,
+  Recurrent(RecurrentShape shape, bool native, SmallProductFn* small, const T* w, const T* r, const onednn::Content::Share& share_w = nullptr,
             const onednn::Content::Share& share_r = nullptr);
   size_t workspace_bytes() const { return workspace_; }
   size_t packed_bytes() const;
@@ -68,6 +70,8 @@ class Recurrent {
   struct Product {
     GemmShape shape;
     std::shared_ptr<onednn::Program> program;
+    SmallProductFn* small = nullptr;
+    std::vector<float> packed;  // for `small`
     void run(const T* a, const T* b, T* c, std::byte* workspace) const;
   };
   struct Direction {
@@ -76,6 +80,7 @@ class Recurrent {
   struct Pass;
 
   // `part`: offset of the weights in the tensor that `share` shares.
+  Product step_product(int64_t n, const T* weights, int64_t part, const onednn::Content::Share& share);
   Product product(int64_t m, int64_t n, int64_t k, const T* weights, int64_t part, const onednn::Content::Share& share);
   void run_direction(int64_t d, const RecurrentData<T>& data, std::byte* workspace) const;
   void cell_rnn(const Pass& pass, int64_t n) const;
@@ -86,6 +91,7 @@ class Recurrent {
 
   RecurrentShape s_;
   bool native_;
+  SmallProductFn* small_;
   std::vector<Direction> directions_;
   size_t gates_at_ = 0, step_at_ = 0, reset_at_ = 0, h_at_ = 0, c_at_ = 0, bias_at_ = 0, program_at_ = 0,
          workspace_ = 0;

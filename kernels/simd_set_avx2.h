@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/simd_avx2.h"
+#include "kernels/simd_log_avx2.h"
 
 namespace ds::kernels {
 namespace {
@@ -39,6 +40,9 @@ struct Avx2Set {
     return _mm256_and_ps(kept, exp8(at_least(x, -87.3f)));
   }
 
+  static V log(V x) { return log8(x); }  // of normal positive numbers; NaN stays
+  static V div(V a, V b) { return a / b; }
+
   // Sums in double of vectors, lane by lane.
   struct Sum {
     __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
@@ -51,6 +55,7 @@ struct Avx2Set {
       const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(sum), _mm256_extractf128_pd(sum, 1));
       return _mm_cvtsd_f64(pair) + _mm_cvtsd_f64(_mm_unpackhi_pd(pair, pair));
     }
+    V lanes() const { return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low)); }
     void to(double* lanes) const {  // kWidth of them
       _mm256_storeu_pd(lanes, low);
       _mm256_storeu_pd(lanes + 4, high);

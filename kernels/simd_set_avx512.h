@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/log_polynomial.h"
 #include "kernels/simd_avx512.h"
 
 namespace ds::kernels {
@@ -43,6 +44,20 @@ struct Avx512Set {
     return _mm512_maskz_mov_ps(kept, exp16(at_least(x, -87.3f)));
   }
 
+  static V log(V x) {  // of normal positive numbers; NaN stays
+    // x = 2^k m, sqrt(1/2) <= m < sqrt(2), as in simd_log_avx2.h.
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i k = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f3504f3)), 23);
+    const V m = _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(k, 23))), one = all16(1.0f);
+    const V s = _mm512_div_ps(_mm512_sub_ps(m, one), _mm512_add_ps(m, one)), u = _mm512_mul_ps(s, s), twice = _mm512_add_ps(s, s);
+    V q = all16(kLogPolynomial[4]);
+    for (int i = 3; i >= 0; --i) q = kernels::fma(q, u, all16(kLogPolynomial[i]));
+    const V low = kernels::fma(_mm512_mul_ps(q, u), twice, twice), n = _mm512_cvtepi32_ps(k);
+    const V sum = kernels::fma(n, all16(0.693359375f), kernels::fma(n, all16(-2.12194440054690583e-4f), low));
+    return _mm512_add_ps(sum, _mm512_sub_ps(x, x));
+  }
+  static V div(V a, V b) { return _mm512_div_ps(a, b); }
+
   // Sums in double of vectors, lane by lane.
   struct Sum {
     __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
@@ -55,6 +70,9 @@ struct Avx512Set {
       const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(sum), _mm512_maskz_extractf64x4_pd(0xf, sum, 1));
       const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
       return _mm_cvtsd_f64(pair) + _mm_cvtsd_f64(_mm_unpackhi_pd(pair, pair));
+    }
+    V lanes() const {
+      return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_maskz_cvtpd_ps(0xff, low)), _mm512_maskz_cvtpd_ps(0xff, high), 1);
     }
     void to(double* lanes) const {  // kWidth of them
       _mm512_storeu_pd(lanes, low);

@@ -1,7 +1,7 @@
 // Softmax and its logarithm along one axis, one source for all vector widths: internal linkage, no library code but threads.
 //
-// A contiguous axis is taken row by row, short rows in registers from end to end; along an axis that others follow, a
-// vector holds neighbours of those. Exponentials below the smallest normal number are zero; sums end in double.
+// A contiguous axis is taken row by row, in registers from end to end where it fits, and very short rows many at a time;
+// along an axis that others follow, a vector holds neighbours of those. Exponentials below the smallest normal number are zero; sums end in double.
 // Simd: see simd_set_avx2.h.
 #pragma once
 
@@ -17,6 +17,7 @@ class Softmax {
   using Lanes = typename Simd::Lanes;
   static constexpr int64_t W = Simd::kWidth;
   static constexpr int64_t kGrain = 1 << 13;  // elements worth a thread
+  static constexpr int64_t kShort = 8;        // the longest rows that are turned on their side
   static constexpr int64_t kFlush = 16;       // vectors summed in float before the sum goes to double
 
  public:
@@ -62,18 +63,16 @@ class Softmax {
       }
       sum.add(part);
     }
-    double totals[W];
-    float last[W];
-    sum.to(totals);
-    for (int64_t i = 0; i < W; ++i) last[i] = final_step(totals[i]);
-    const V step = Simd::load(last);
+    const V step = final_steps(sum.lanes());
     for (int64_t j = 0; j < n_; ++j) put<kWhole>(o + j * inner_, finished(get<kWhole>(o + j * inner_, lanes), step), lanes);
   }
 
   float final_step(double total) const { return static_cast<float>(log_ ? __builtin_log(total) : 1.0 / total); }
+  V final_steps(V totals) const { return log_ ? Simd::log(totals) : Simd::div(Simd::all(1), totals); }
   V finished(V v, V step) const { return log_ ? Simd::sub(v, step) : Simd::mul(v, step); }
 
   void run_rows() const {
+    if (n_ <= kShort) return run_short_rows();
     parallel_for(outer_, kGrain / n_ + 1, [&](int64_t begin, int64_t end) {
       switch ((n_ + W - 1) / W) {
         case 1: return held<1>(begin, end);
@@ -81,6 +80,32 @@ class Softmax {
         case 3: return held<3>(begin, end);
         case 4: return held<4>(begin, end);
         default: return long_rows(begin, end);
+      }
+    });
+  }
+
+  // As many short rows as a vector has lanes, turned on their side: a vector then holds one element of each.
+  void run_short_rows() const {
+    parallel_for((outer_ + W - 1) / W, kGrain / (n_ * W) + 1, [&](int64_t begin, int64_t end) {
+      float t[kShort * W] = {};
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t first = b * W, rows = outer_ - first < W ? outer_ - first : W;
+        const float* p = x_ + first * n_;
+        float* o = out_ + first * n_;
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t j = 0; j < n_; ++j) t[j * W + r] = p[r * n_ + j];
+        V v[kShort], highest = Simd::load(t), sum = Simd::all(0);
+        for (int64_t j = 1; j < n_; ++j) highest = Simd::max(Simd::load(t + j * W), highest);
+        for (int64_t j = 0; j < n_; ++j) {
+          v[j] = Simd::sub(Simd::load(t + j * W), highest);
+          const V e = Simd::exp_or_zero(v[j]);
+          sum = Simd::add(sum, e);
+          if (!log_) v[j] = e;
+        }
+        const V step = final_steps(sum);
+        for (int64_t j = 0; j < n_; ++j) Simd::store(t + j * W, finished(v[j], step));
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t j = 0; j < n_; ++j) o[r * n_ + j] = t[j * W + r];
       }
     });
   }

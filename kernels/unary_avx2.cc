@@ -1,5 +1,6 @@
 // Activations and their derivatives, eight floats at a time.
 #include "kernels/simd_avx2.h"
+#include "kernels/simd_log_avx2.h"
 #include "kernels/unary.h"
 #include "libds/base/parallel.h"
 
@@ -34,6 +35,8 @@ bool has_unary(Unary op) {
     case Unary::kRelu: case Unary::kSigmoid: case Unary::kTanh: case Unary::kExp: case Unary::kSqrt: case Unary::kReciprocal:
     case Unary::kNeg: case Unary::kAbs: case Unary::kErf: case Unary::kLeakyRelu: case Unary::kHardSigmoid:
     case Unary::kHardSwish: case Unary::kGelu: case Unary::kGeluTanh: case Unary::kMish: case Unary::kSwish:
+    case Unary::kElu: case Unary::kCelu: case Unary::kSelu: case Unary::kThresholdedRelu: case Unary::kSoftplus:
+    case Unary::kSoftsign: case Unary::kFloor: case Unary::kCeil: case Unary::kRound: case Unary::kSign:
       return true;
     default: return false;
   }
@@ -63,6 +66,19 @@ void unary(Unary op, int64_t n, const float* x, float* out, double alpha, double
         return v * (s / (s + all(2.0f)));
       });
     case Unary::kSwish: return map(n, x, out, [=](F8 v) { return v * sigmoid8(a * v); });
+    case Unary::kElu: return map(n, x, out, [=](F8 v) { return select(less(v, zero), a * expm1_8(v), v); });
+    case Unary::kCelu:
+      return map(n, x, out, [=](F8 v) { return select(less(v, zero), a * expm1_8(v / a), v); });
+    case Unary::kSelu: return map(n, x, out, [=](F8 v) { return b * select(less(zero, v), v, a * expm1_8(v)); });
+    case Unary::kThresholdedRelu: return map(n, x, out, [=](F8 v) { return _mm256_andnot_ps(_mm256_cmp_ps(v, a, _CMP_LE_OQ), v); });
+    case Unary::kSoftplus: return map(n, x, out, [](F8 v) { return softplus8(v); });
+    case Unary::kSoftsign: return map(n, x, out, [=](F8 v) { return v / (one + absolute(v)); });
+    case Unary::kFloor: return map(n, x, out, [](F8 v) { return _mm256_floor_ps(v); });
+    case Unary::kCeil: return map(n, x, out, [](F8 v) { return _mm256_ceil_ps(v); });
+    case Unary::kRound:  // halves to even
+      return map(n, x, out, [](F8 v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); });
+    case Unary::kSign:  // zeros and NaN stay
+      return map(n, x, out, [=](F8 v) { return select(_mm256_cmp_ps(v, zero, _CMP_NEQ_OQ), _mm256_or_ps(one, sign_of(v)), v); });
     default: return;
   }
 }

@@ -142,7 +142,7 @@ template <typename T>
 class RecurrentKernel final : public Kernel {
  public:
   RecurrentKernel(const KernelQuery& q, Cell cell, bool native)
-      : steps_(shape_of(q, cell).T), recurrent_(shape_of(q, cell), native, content(q, kW), content(q, kR), ops::share_content(q, kW, {}),
+      : steps_(shape_of(q, cell).T), recurrent_(shape_of(q, cell), native, native ? small_product(q) : nullptr, content(q, kW), content(q, kR), ops::share_content(q, kW, {}),
                                                       ops::share_content(q, kR, {})) {}
   size_t workspace_bytes() const override { return recurrent_.workspace_bytes(); }
   size_t packed_bytes() const override { return recurrent_.packed_bytes(); }
@@ -161,6 +161,9 @@ class RecurrentKernel final : public Kernel {
   }
 
  private:
+  static kernels::SmallProductFn* small_product(const KernelQuery& q) {
+    return q.isa >= Isa::kAvx512 ? kernels::small_product_avx512 : kernels::small_product_avx2;
+  }
   static const T* content(const KernelQuery& q, size_t i) {
     return q.constant(i) == nullptr ? nullptr : q.constant(i)->data<T>();
   }

@@ -259,6 +259,7 @@ void register_clip(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/clip";
   k.in_place = {{0, 0}};
+  k.order_agnostic = true;
   k.create = [](const KernelQuery&) {
     return make_kernel([](const KernelContext& c) {
       dispatch_dtype(c.input(0).dtype(), [&](auto tag) {
