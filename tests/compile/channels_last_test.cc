@@ -87,7 +87,7 @@ TEST(ChannelsLast, SlicesAndSplits) {
   for (const int64_t axis : {1, 3}) {
     check("Split", [&](Between& b, ValueId x) {
       const Ints sizes = axis == 1 ? Ints{7, 13} : Ints{4, 7};
-      const NodeId split = b.rw.emit_node("Split", {x, b.ints(sizes)}, {{"axis", axis}}, 2);
+      const NodeId split = b.rw.add_node("Split", {x, b.ints(sizes)}, {{"axis", axis}}, "split", 2);
       const std::vector<ValueId> parts = b.graph->node(split).outputs;
       return b.rw.emit("Concat", {parts[1], b.rw.emit("Relu", {parts[0]})}, {{"axis", axis}});
     });

@@ -135,7 +135,7 @@ TEST(Recurrent, ConstantWeightsGiveTheSame) {
           inputs.push_back(t);
         }
       }
-      const NodeId node = rw.emit_node(op, operands, attrs, 2);
+      const NodeId node = rw.add_node(op, operands, attrs, "cell", 2);
       const std::vector<ValueId> results = g->node(node).outputs;
       for (ValueId id : results) rw.add_output(id);
       for (const int threads : {1, 2}) {
