@@ -105,6 +105,19 @@ void max_pool_grad(const PoolShape& s, const T* x, const T* d_y, T* d_x) {
   });
 }
 
+// dst += src, in pieces that become vectors.
+template <typename T>
+void add_to(int64_t n, const T* src, T* dst) {
+  constexpr int64_t kPiece = 8;
+  int64_t i = 0;
+  for (; i + kPiece <= n; i += kPiece) {
+    T sum[kPiece];
+    for (int64_t j = 0; j < kPiece; ++j) sum[j] = dst[i + j] + src[i + j];
+    for (int64_t j = 0; j < kPiece; ++j) dst[i + j] = sum[j];
+  }
+  for (; i < n; ++i) dst[i] += src[i];
+}
+
 // Sums of windows along one axis: src [outer, in[d], inner] -> dst [outer, out[d], inner].
 template <typename T>
 void window_sums(const PoolShape& s, int d, const std::vector<Span>& spans, int64_t outer, int64_t inner, const T* src, T* dst) {
@@ -121,7 +134,7 @@ void window_sums(const PoolShape& s, int d, const std::vector<Span>& spans, int6
       if (span.lo == span.hi) std::fill_n(dst, inner, T(0));  // nothing but padding
       for (int64_t k = span.lo; k < span.hi; ++k, row += step) {
         if (k == span.lo) std::copy_n(row, inner, dst);
-        else for (int64_t i = 0; i < inner; ++i) dst[i] += row[i];
+        else add_to(inner, row, dst);
       }
       dst += inner;
     }
@@ -131,8 +144,13 @@ void window_sums(const PoolShape& s, int d, const std::vector<Span>& spans, int6
 template <typename T>
 void average_pool(const PoolShape& s, bool count_pad, const T* x, T* y) {
   std::vector<Span> spans[3];
+  std::vector<T> counts[3];  // what an average divides by is their product
   for (int d = 0; d < 3; ++d)
-    for (int64_t o = 0; o < s.out[static_cast<size_t>(d)]; ++o) spans[d].push_back(span_of(s, d, o));
+    for (int64_t o = 0; o < s.out[static_cast<size_t>(d)]; ++o) {
+      const Span span = span_of(s, d, o);
+      spans[d].push_back(span);
+      counts[d].push_back(static_cast<T>(std::max<int64_t>(1, count_pad ? span.padded : span.hi - span.lo)));
+    }
   parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
     std::vector<T> columns(static_cast<size_t>(s.in[0] * s.in[1] * s.out[2])), rows(static_cast<size_t>(s.in[0] * s.out[1] * s.out[2]));
     for (int64_t p = begin; p < end; ++p) {
@@ -140,9 +158,9 @@ void average_pool(const PoolShape& s, bool count_pad, const T* x, T* y) {
       window_sums(s, 2, spans[2], s.in[0] * s.in[1], 1, x + p * s.in_plane(), columns.data());
       window_sums(s, 1, spans[1], s.in[0], s.out[2], columns.data(), rows.data());
       window_sums(s, 0, spans[0], 1, s.out[1] * s.out[2], rows.data(), out);
-      for (const Span& sz : spans[0])
-        for (const Span& sy : spans[1])
-          for (const Span& sx : spans[2]) *out++ /= static_cast<T>(divisor(count_pad, sz, sy, sx));
+      for (const T z : counts[0])
+        for (const T y_count : counts[1])
+          for (const T x_count : counts[2]) *out++ /= z * y_count * x_count;
     }
   });
 }

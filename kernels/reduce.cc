@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
 #include "kernels/compute_type.h"
 #include "kernels/reduce_loops.h"
@@ -259,7 +260,8 @@ void arg_extreme_columns(bool largest, bool last, int64_t outer, int64_t n, int6
           const auto at = static_cast<int32_t>(j);
           for (int64_t i = 0; i < count; ++i) {
             const C v = static_cast<C>(row[i]), held = value[i];
-            const bool take = better(v, held) | ((v != v) & (held == held));
+            bool take = better(v, held);
+            if constexpr (!std::is_integral_v<C>) take |= (v != v) & (held == held);
             value[i] = take ? v : held;
             best[i] = take ? at : best[i];
           }

@@ -28,6 +28,12 @@ struct Avx2Set {
   static V fma(V a, V b, V c) { return kernels::fma(a, b, c); }
   static V max(V a, V b) { return _mm256_max_ps(a, b); }  // b where one is NaN
 
+  // `yes` where a compares to b and b is a number, else `no`.
+  template <int kCompare>
+  static V where(V a, V b, V yes, V no) {
+    return select(_mm256_and_ps(_mm256_cmp_ps(a, b, kCompare), _mm256_cmp_ps(b, b, _CMP_ORD_Q)), yes, no);
+  }
+
   static float highest(V v) {
     const __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 pair = _mm_max_ps(half, _mm_movehl_ps(half, half));

@@ -28,6 +28,12 @@ struct Avx512Set {
   static V fma(V a, V b, V c) { return kernels::fma(a, b, c); }
   static V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where one is NaN
 
+  // `yes` where a compares to b and b is a number, else `no`.
+  template <int kCompare>
+  static V where(V a, V b, V yes, V no) {
+    return _mm512_mask_mov_ps(no, _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(b, b, _CMP_ORD_Q), a, b, kCompare), yes);
+  }
+
   // The upper eight, by a masked form: gcc 12 warns of the operand that the plain one leaves undefined.
   static __m256 upper(V v) { return _mm512_maskz_extractf32x8_ps(0xff, v, 1); }
 
@@ -66,10 +72,9 @@ struct Avx512Set {
       high = _mm512_add_pd(high, _mm512_cvtps_pd(upper(v)));
     }
     double total() const {
-      const __m512d sum = _mm512_add_pd(low, high);
-      const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(sum), _mm512_maskz_extractf64x4_pd(0xf, sum, 1));
-      const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-      return _mm_cvtsd_f64(pair) + _mm_cvtsd_f64(_mm_unpackhi_pd(pair, pair));
+      double t[8];
+      _mm512_storeu_pd(t, _mm512_add_pd(low, high));
+      return ((t[0] + t[4]) + (t[1] + t[5])) + ((t[2] + t[6]) + (t[3] + t[7]));
     }
     V lanes() const {
       return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_maskz_cvtpd_ps(0xff, low)), _mm512_maskz_cvtpd_ps(0xff, high), 1);

@@ -193,11 +193,17 @@ void register_concat(OpRegistry& registry) {
     });
   };
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
-    const Layout layout = q.in(0).layout;
-    if (layout == Layout::kPlain) return;
-    if (layout != Layout::kChannelsLast && ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
-    for (const TensorDesc& in : q.inputs)
-      if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
+    // With channels last as soon as half of the operands have them last: convolutions put them there, and want them back.
+    size_t last = 0;
+    for (const TensorDesc& in : q.inputs) last += in.layout == Layout::kChannelsLast;
+    Layout layout = q.in(0).layout;
+    if (last > 0 && 2 * last >= q.inputs.size()) {
+      layout = Layout::kChannelsLast;
+    } else {
+      if (layout == Layout::kPlain || ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
+      for (const TensorDesc& in : q.inputs)
+        if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
+    }
     inputs.assign(inputs.size(), layout);
     outputs[0] = layout;
   };

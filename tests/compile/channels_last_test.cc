@@ -112,6 +112,41 @@ TEST(ChannelsLast, TransposesThatUndoTheLayout) {
   check("another order", [](Between& b, ValueId x) { return b.rw.emit("Transpose", {x}, {{"perm", Ints{0, 3, 2, 1}}}); }, 1);
 }
 
+TEST(ChannelsLast, Views) {
+  check("Identity", [](Between& b, ValueId x) { return b.rw.emit("Identity", {x}); });
+  check("pixels in a row", [](Between& b, ValueId x) {
+    const ValueId flat = b.rw.emit("Reshape", {x, b.ints({0, 0, -1})});
+    return b.rw.emit("Reshape", {b.rw.emit("Softmax", {flat}, {{"axis", int64_t{1}}}), b.ints({2, kChannels, 9, 11})});
+  });
+  check("an axis more", [](Between& b, ValueId x) {
+    const ValueId more = b.rw.emit("Relu", {b.rw.emit("Unsqueeze", {x, b.ints({3})})});
+    return b.rw.emit("Squeeze", {more, b.ints({3})});
+  });
+  check("other channels", [](Between& b, ValueId x) { return b.rw.emit("Reshape", {x, b.ints({2, 10, 18, 11})}); }, 2);
+  check("one pixel", [](Between& b, ValueId x) {
+    const ValueId rows = b.rw.emit("Reshape", {b.rw.emit("GlobalAveragePool", {x}), b.ints({2, kChannels})});
+    return b.rw.emit("Mul", {x, b.rw.emit("Reshape", {b.rw.emit("Sigmoid", {rows}), b.ints({2, kChannels, 1, 1})})});
+  }, 1);
+}
+
+TEST(ChannelsLast, Reductions) {
+  for (const char* op : {"ReduceMean", "ReduceMax", "ReduceSumSquare"})
+    for (const Ints& axes : {Ints{2, 3}, Ints{1}, Ints{3}, Ints{0}, Ints{1, 2}, Ints{0, 1, 2, 3}}) {
+      check(op, [&](Between& b, ValueId x) { return b.rw.emit("Mul", {x, b.rw.emit(op, {x, b.ints(axes)})}); }, 1);
+      check(op, [&](Between& b, ValueId x) {  // axes dropped, and put back
+        const ValueId y = b.rw.emit(op, {x, b.ints(axes)}, {{"keepdims", int64_t{0}}});
+        return b.rw.emit("Mul", {x, b.rw.emit("Unsqueeze", {y, b.ints(axes)})});
+      }, 2);
+    }
+}
+
+TEST(ChannelsLast, ConcatOfHalf) {
+  check("Concat", [](Between& b, ValueId x) {
+    const ValueId plain = b.rw.emit("Reshape", {b.rw.emit("Reshape", {x, b.ints({-1})}), b.ints({2, kChannels, 9, 11})});
+    return b.rw.emit("Concat", {b.rw.emit("Neg", {plain}), x}, {{"axis", int64_t{1}}});
+  }, 2);
+}
+
 TEST(ChannelsLast, Elementwise) {
   for (const char* op : {"Elu", "Celu", "Selu", "Softplus", "Softsign", "Floor", "Round"}) check(op, [&](Between& b, ValueId x) { return b.rw.emit(op, {x}); });
   check("Clip", [](Between& b, ValueId x) {
