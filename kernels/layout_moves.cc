@@ -63,10 +63,21 @@ class OuterWalk {
   int64_t count_ = 1;
 };
 
+// Runs of up to a few cache lines by pieces of 16 bytes, the last of which may overlap: a call of memcpy costs more.
+inline void copy_bytes(std::byte* dst, const std::byte* src, size_t n) {
+  constexpr size_t kPiece = 16, kMost = 256;
+  if (n < kPiece || n > kMost) {
+    std::memcpy(dst, src, n);
+    return;
+  }
+  for (size_t i = 0; i + kPiece <= n; i += kPiece) std::memcpy(dst + i, src + i, kPiece);
+  std::memcpy(dst + n - kPiece, src + n - kPiece, kPiece);
+}
+
 template <typename T>
 void copy_row(int64_t n, const T* src, int64_t ss, T* dst, int64_t ds) {
   if (ss == 1 && ds == 1) {
-    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+    copy_bytes(reinterpret_cast<std::byte*>(dst), reinterpret_cast<const std::byte*>(src), static_cast<size_t>(n) * sizeof(T));
   } else if (ss == 0 && ds == 1) {
     std::fill_n(dst, n, *src);
   } else {
@@ -121,10 +132,43 @@ void copy_tiled(const StridedCopy& s, const T* src, T* dst) {
   });
 }
 
+// Runs of `bytes` at even distances, such as the channels of pixels. kBytes: 0, or bytes.
+template <size_t kBytes>
+void copy_runs(int64_t count, size_t bytes, const std::byte* src, int64_t src_step, std::byte* dst, int64_t dst_step) {
+  for (int64_t i = 0; i < count; ++i, src += src_step, dst += dst_step) {
+    if constexpr (kBytes > 0) std::memcpy(dst, src, kBytes);
+    else copy_bytes(dst, src, bytes);
+  }
+}
+
+template <typename T>
+void copy_even_runs(const StridedCopy& s, const T* src, T* dst) {
+  const auto bytes = static_cast<size_t>(s.size[1]) * sizeof(T);
+  const auto src_step = s.src_stride[0] * static_cast<int64_t>(sizeof(T)), dst_step = s.dst_stride[0] * static_cast<int64_t>(sizeof(T));
+  auto* run = copy_runs<0>;
+  switch (bytes) {
+    case 4: run = copy_runs<4>; break;
+    case 8: run = copy_runs<8>; break;
+    case 12: run = copy_runs<12>; break;
+    case 16: run = copy_runs<16>; break;
+    case 32: run = copy_runs<32>; break;
+    case 48: run = copy_runs<48>; break;
+    case 64: run = copy_runs<64>; break;
+    case 96: run = copy_runs<96>; break;
+    case 128: run = copy_runs<128>; break;
+    default: break;
+  }
+  parallel_for(s.size[0], kGrainBytes / static_cast<int64_t>(bytes) + 1, [&](int64_t begin, int64_t end) {
+    run(end - begin, bytes, reinterpret_cast<const std::byte*>(src) + begin * src_step, src_step, reinterpret_cast<std::byte*>(dst) + begin * dst_step,
+        dst_step);
+  });
+}
+
 template <typename T>
 void copy_rows(const StridedCopy& s, const T* src, T* dst) {
   const int inner = s.rank - 1;
   const int64_t n = s.size[inner], ss = s.src_stride[inner], ds = s.dst_stride[inner];
+  if (s.rank == 2 && ss == 1 && ds == 1) return copy_even_runs(s, src, dst);
   const OuterWalk shape(s, inner, inner);
   const int64_t row_bytes = n * static_cast<int64_t>(sizeof(T));
   if (shape.count() == 1) {
@@ -191,10 +235,14 @@ void fill(int64_t n, size_t element_size, const void* value, void* dst) {
 
 Pad make_pad(int rank, const int64_t* in, const int64_t* out, const int64_t* begin, PadMode mode) {
   Pad p;
+  // Axes at the end that keep all they have go into the one before, which then has `unit` elements for each.
+  int64_t unit = 1;
+  for (; rank > 1 && begin[rank - 1] == 0 && out[rank - 1] == in[rank - 1]; --rank) unit *= in[rank - 1];
   p.rank = rank;
   p.out_size.assign(out, out + rank);
   p.in_stride.assign(static_cast<size_t>(rank), 1);
-  for (int d = rank - 2; d >= 0; --d) p.in_stride[static_cast<size_t>(d)] = p.in_stride[static_cast<size_t>(d) + 1] * in[d + 1];
+  if (rank > 1) p.in_stride[static_cast<size_t>(rank) - 2] = unit * in[rank - 1];
+  for (int d = rank - 3; d >= 0; --d) p.in_stride[static_cast<size_t>(d)] = p.in_stride[static_cast<size_t>(d) + 1] * in[d + 1];
   for (int d = 0; d < rank; ++d) {
     std::vector<int64_t> source(static_cast<size_t>(out[d]));
     const int64_t n = in[d];
@@ -218,8 +266,15 @@ Pad make_pad(int rank, const int64_t* in, const int64_t* out, const int64_t* beg
     p.source.push_back(std::move(source));
   }
   if (rank > 0) {
-    p.run_begin = std::clamp<int64_t>(begin[rank - 1], 0, out[rank - 1]);
-    p.run_end = std::clamp<int64_t>(begin[rank - 1] + in[rank - 1], p.run_begin, out[rank - 1]);
+    p.run_begin = unit * std::clamp<int64_t>(begin[rank - 1], 0, out[rank - 1]);
+    p.run_end = std::max(p.run_begin, unit * std::clamp<int64_t>(begin[rank - 1] + in[rank - 1], 0, out[rank - 1]));
+    std::vector<int64_t> last(static_cast<size_t>(unit * out[rank - 1]));
+    for (int64_t i = 0; i < static_cast<int64_t>(last.size()); ++i) {
+      const int64_t from = p.source.back()[static_cast<size_t>(i / unit)];
+      last[static_cast<size_t>(i)] = from < 0 ? -1 : from * unit + i % unit;
+    }
+    p.source.back() = std::move(last);
+    p.out_size.back() *= unit;
   }
   return p;
 }

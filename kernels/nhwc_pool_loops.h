@@ -33,7 +33,11 @@ class NhwcPool {
     parallel_for(rows * chunks, kItemWork / (work > 0 ? work : 1) + 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t c = i % chunks * kChunk, last = c + kChunk < s_.channels ? c + kChunk : s_.channels;
-        for (int64_t ox = 0; ox < s_.out[2]; ++ox) pixel(i / chunks, ox, c, last);
+        const int64_t row = i / chunks;
+        const Span v = span(1, row % s_.out[1]);
+        const float* x = x_ + (row / s_.out[1] * s_.in[1] + v.start) * s_.in[2] * s_.channels;
+        float* y = y_ + row * s_.out[2] * s_.channels;
+        for (int64_t ox = 0; ox < s_.out[2]; ++ox, y += s_.channels) pixel(v, span(2, ox), x, y, c, last);
       }
     });
   }
@@ -47,7 +51,7 @@ class NhwcPool {
     const int64_t start = out * s_.stride[axis] - s_.pad_begin[axis];
     const int64_t step = s_.dilation[axis], kernel = s_.kernel[axis];
     const auto below = [&](int64_t end) {  // positions before `end`
-      const int64_t n = end > start ? (end - start + step - 1) / step : 0;
+      const int64_t room = end > start ? end - start : 0, n = step == 1 ? room : (room + step - 1) / step;
       return n < kernel ? n : kernel;
     };
     Span p;
@@ -58,13 +62,15 @@ class NhwcPool {
     return p;
   }
 
-  // Channels [begin, end) of one pixel; row counts through the batch.
-  void pixel(int64_t row, int64_t ox, int64_t begin, int64_t end) const {
-    const Span v = span(1, row % s_.out[1]), h = span(2, ox);
-    const float* x = x_ + (row / s_.out[1] * s_.in[1] * s_.in[2] + v.start * s_.in[2] + h.start) * s_.channels;
-    float* y = y_ + (row * s_.out[2] + ox) * s_.channels;
+  // Channels [begin, end) of one pixel. x: the row of the image where the window begins, y: the pixel.
+  void pixel(const Span& v, const Span& h, const float* x, float* y, int64_t begin, int64_t end) const {
+    x += h.start * s_.channels;
     int64_t c = begin;
     for (; c + kBeside * W <= end; c += kBeside * W) reduce<kBeside, true>(v, h, x, y, c, Lanes());
+    if (c + 2 * W <= end) {
+      reduce<2, true>(v, h, x, y, c, Lanes());
+      c += 2 * W;
+    }
     for (; c + W <= end; c += W) reduce<1, true>(v, h, x, y, c, Lanes());
     if (c < end) reduce<1, false>(v, h, x, y, c, Simd::first(end - c));
   }

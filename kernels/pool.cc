@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "libds/base/parallel.h"
 
@@ -104,17 +105,62 @@ void max_pool_grad(const PoolShape& s, const T* x, const T* d_y, T* d_x) {
   });
 }
 
+// dst += src, in pieces that become vectors.
+template <typename T>
+void add_to(int64_t n, const T* src, T* dst) {
+  constexpr int64_t kPiece = 8;
+  int64_t i = 0;
+  for (; i + kPiece <= n; i += kPiece) {
+    T sum[kPiece];
+    for (int64_t j = 0; j < kPiece; ++j) sum[j] = dst[i + j] + src[i + j];
+    for (int64_t j = 0; j < kPiece; ++j) dst[i + j] = sum[j];
+  }
+  for (; i < n; ++i) dst[i] += src[i];
+}
+
+// Sums of windows along one axis: src [outer, in[d], inner] -> dst [outer, out[d], inner].
+template <typename T>
+void window_sums(const PoolShape& s, int d, const std::vector<Span>& spans, int64_t outer, int64_t inner, const T* src, T* dst) {
+  for (int64_t p = 0; p < outer; ++p, src += s.in[static_cast<size_t>(d)] * inner)
+    for (const Span& span : spans) {
+      const int64_t dilation = s.dilation[static_cast<size_t>(d)], step = dilation * inner;
+      const T* row = src + (span.start + span.lo * dilation) * inner;
+      if (inner == 1) {
+        T sum = 0;
+        for (int64_t k = span.lo; k < span.hi; ++k, row += step) sum += *row;
+        *dst++ = sum;
+        continue;
+      }
+      if (span.lo == span.hi) std::fill_n(dst, inner, T(0));  // nothing but padding
+      for (int64_t k = span.lo; k < span.hi; ++k, row += step) {
+        if (k == span.lo) std::copy_n(row, inner, dst);
+        else add_to(inner, row, dst);
+      }
+      dst += inner;
+    }
+}
+
+// A window is a product of three spans, and its sum is that of sums of sums.
 template <typename T>
 void average_pool(const PoolShape& s, bool count_pad, const T* x, T* y) {
+  std::vector<Span> spans[3];
+  std::vector<T> counts[3];  // what an average divides by is their product
+  for (int d = 0; d < 3; ++d)
+    for (int64_t o = 0; o < s.out[static_cast<size_t>(d)]; ++o) {
+      const Span span = span_of(s, d, o);
+      spans[d].push_back(span);
+      counts[d].push_back(static_cast<T>(std::max<int64_t>(1, count_pad ? span.padded : span.hi - span.lo)));
+    }
   parallel_for(s.planes(), grain_of(s), [&](int64_t begin, int64_t end) {
+    std::vector<T> columns(static_cast<size_t>(s.in[0] * s.in[1] * s.out[2])), rows(static_cast<size_t>(s.in[0] * s.out[1] * s.out[2]));
     for (int64_t p = begin; p < end; ++p) {
-      const T* in = x + p * s.in_plane();
       T* out = y + p * s.out_plane();
-      each_window(s, [&](int64_t o, const Span& sz, const Span& sy, const Span& sx) {
-        T sum = 0;
-        each_position(s, sz, sy, sx, [&](int64_t i) { sum += in[i]; });
-        out[o] = sum / static_cast<T>(divisor(count_pad, sz, sy, sx));
-      });
+      window_sums(s, 2, spans[2], s.in[0] * s.in[1], 1, x + p * s.in_plane(), columns.data());
+      window_sums(s, 1, spans[1], s.in[0], s.out[2], columns.data(), rows.data());
+      window_sums(s, 0, spans[0], 1, s.out[1] * s.out[2], rows.data(), out);
+      for (const T z : counts[0])
+        for (const T y_count : counts[1])
+          for (const T x_count : counts[2]) *out++ /= z * y_count * x_count;
     }
   });
 }

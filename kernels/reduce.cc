@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
 #include "kernels/compute_type.h"
 #include "kernels/reduce_loops.h"
@@ -241,9 +242,48 @@ void reduce(Reduce op, const ReduceSpace& s, const T* x, T* out) {
   }
 }
 
+// Many neighbouring places at a time, without branches: such loops become vectors.
+template <typename T>
+void arg_extreme_columns(bool largest, bool last, int64_t outer, int64_t n, int64_t inner, const T* x, int64_t* out) {
+  using C = ComputeType<T>;
+  constexpr int64_t kColumns = 64;
+  const int64_t blocks = (inner + kColumns - 1) / kColumns;
+  parallel_for(outer * blocks, kGrain / std::max<int64_t>(n * kColumns, 1) + 1, [&](int64_t begin, int64_t end) {
+    C value[kColumns];
+    int32_t best[kColumns];
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b % blocks * kColumns, count = std::min(kColumns, inner - first);
+      const T* p = x + b / blocks * n * inner + first;
+      const auto scan = [&](auto better) {
+        for (int64_t j = 1; j < n; ++j) {
+          const T* row = p + j * inner;
+          const auto at = static_cast<int32_t>(j);
+          for (int64_t i = 0; i < count; ++i) {
+            const C v = static_cast<C>(row[i]), held = value[i];
+            bool take = better(v, held);
+            if constexpr (!std::is_integral_v<C>) take |= (v != v) & (held == held);
+            value[i] = take ? v : held;
+            best[i] = take ? at : best[i];
+          }
+        }
+      };
+      for (int64_t i = 0; i < count; ++i) {
+        value[i] = static_cast<C>(p[i]);
+        best[i] = 0;
+      }
+      if (largest && last) scan([](C v, C held) { return v >= held; });
+      else if (largest) scan([](C v, C held) { return v > held; });
+      else if (last) scan([](C v, C held) { return v <= held; });
+      else scan([](C v, C held) { return v < held; });
+      for (int64_t i = 0; i < count; ++i) out[b / blocks * inner + first + i] = best[i];
+    }
+  });
+}
+
 template <typename T>
 void arg_extreme(bool largest, bool last, int64_t outer, int64_t n, int64_t inner, const T* x, int64_t* out) {
   using C = ComputeType<T>;
+  if (inner > 1 && n <= std::numeric_limits<int32_t>::max()) return arg_extreme_columns(largest, last, outer, n, inner, x, out);
   parallel_for(outer * inner, kGrain / std::max<int64_t>(n, 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const T* p = x + i / inner * n * inner + i % inner;

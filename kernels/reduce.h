@@ -39,6 +39,10 @@ void reduce(Reduce op, const ReduceSpace& space, const float* x, float* out);
 // Index of the largest (or smallest) along n; the first of equal ones, or the last. out [outer, inner].
 template <typename T>
 void arg_extreme(bool largest, bool last, int64_t outer, int64_t n, int64_t inner, const T* x, int64_t* out);
+// The same by vectors, for inner > 1 and n <= 2^24.
+using ArgExtremeFn = void(bool largest, bool last, int64_t outer, int64_t n, int64_t inner, const float* x, int64_t* out);
+ArgExtremeFn arg_extreme_avx2;
+ArgExtremeFn arg_extreme_avx512;  // call only where the CPU has AVX-512
 
 // Running sum along n; exclusive leaves each element out of its own sum.
 template <typename T>

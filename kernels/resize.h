@@ -2,7 +2,7 @@
 //
 // Legend: src [outer, in, inner] -> dst [outer, out, inner]. Each output position is a weighted sum
 // of `taps` input positions (1 nearest, 2 linear, 4 cubic, more of them against aliasing); a resize of several axes is one pass per
-// axis, since its weights are a product. Threads: parallel_for over outer; every sum has one order.
+// axis, since its weights are a product. Threads: parallel_for over outer (and out); every sum has one order.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,17 @@ struct AxisTaps {
 // T: float, double.
 template <typename T>
 void resize_axis(int64_t outer, const AxisTaps& axis, int64_t inner, const T* src, T* dst);
+
+// The same by vectors. AxisTaps as plain pointers: what is compiled for one instruction set uses no library templates.
+struct TapsView {
+  int64_t in, out;
+  int taps;
+  const int64_t* index;
+  const double* weight;
+};
+using ResizeAxisFn = void(int64_t outer, const TapsView& axis, int64_t inner, const float* src, float* dst);
+ResizeAxisFn resize_axis_avx2;
+ResizeAxisFn resize_axis_avx512;  // call only where the CPU has AVX-512
 
 // Transpose of the above: d_dst [outer, out, inner] -> d_src [outer, in, inner], overwritten.
 template <typename T>

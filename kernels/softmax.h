@@ -16,9 +16,13 @@ void softmax(bool log, int64_t outer, int64_t n, int64_t inner, const T* x, T* o
 template <typename T>
 void softmax_grad(bool log, int64_t outer, int64_t n, int64_t inner, const T* y, const T* d_y, T* d_x);
 
+// softmax() by vectors; exponentials below the smallest normal number count as zero.
+using SoftmaxFn = void(bool log, int64_t outer, int64_t n, int64_t inner, const float* x, float* out);
+SoftmaxFn softmax_avx2;
+SoftmaxFn softmax_avx512;  // call only where the CPU has AVX-512
+
 // inner = 1.
 namespace avx2 {
-void softmax(bool log, int64_t rows, int64_t n, const float* x, float* out);
 void softmax_grad(bool log, int64_t rows, int64_t n, const float* y, const float* d_y, float* d_x);
 }  // namespace avx2
 

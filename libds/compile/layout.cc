@@ -1,5 +1,6 @@
 #include "libds/compile/layout.h"
 
+#include <algorithm>
 #include <map>
 
 #include "libds/base/log.h"
@@ -54,7 +55,8 @@ class Assigner {
     const OpDef& def = *graph_->node(id).def;
     std::vector<Layout> inputs(graph_->node(id).inputs.size(), Layout::kPlain);
     std::vector<Layout> outputs(graph_->node(id).outputs.size(), Layout::kPlain);
-    if (!def.is_view) choose(id, def, inputs, outputs);
+    if (def.is_view) view(id, inputs, outputs);
+    else choose(id, def, inputs, outputs);
     const std::vector<ValueId> operands = graph_->node(id).inputs;
     for (size_t i = 0; i < operands.size(); ++i)
       if (operands[i] != kNone && layout(operands[i]) != inputs[i])
@@ -62,6 +64,18 @@ class Assigner {
     const std::vector<ValueId> results = graph_->node(id).outputs;
     for (size_t i = 0; i < results.size(); ++i)
       if (results[i] != kNone) of_[static_cast<size_t>(results[i])] = outputs[i];
+  }
+
+  // Memory stays as it is. With channels last it says the same of the result where samples and channels are left alone, and
+  // is in plain order all the same where every sample has one pixel.
+  void view(NodeId id, std::vector<Layout>& inputs, std::vector<Layout>& outputs) const {
+    const Node& n = graph_->node(id);
+    if (layout(n.input(0)) != Layout::kChannelsLast) return;
+    const KernelQuery q = make_query(*graph_, id, is_state_, options_);
+    const Shape &x = q.in(0).shape, &y = q.out(0).shape;
+    if (q.in(0).dtype != q.out(0).dtype) return;
+    if (y.size() >= 3 && x[0] == y[0] && x[1] == y[1]) inputs[0] = outputs[0] = Layout::kChannelsLast;
+    else if (std::all_of(x.begin() + 2, x.end(), [](int64_t d) { return d == 1; })) inputs[0] = Layout::kChannelsLast;
   }
 
   // Changes the lists, which come plain, to what the first kernel that takes the node wants.

@@ -3,7 +3,8 @@
 // Convolutions run best on channels in blocks (nChw8c, nChw16c). This pass decides for every value of a
 // specialised graph whether it is blocked, and inserts a Reorder (ai.ds) wherever a node needs another
 // layout than the value has. Kernels say what they want (KernelDef::preferred_layouts); elementwise
-// ones (layout_agnostic) follow their operands; all others, and everything that leaves the plan, are plain.
+// ones (layout_agnostic) follow their operands, views keep channels last where that is still what the memory holds; all
+// others, and everything that leaves the plan, are plain.
 #pragma once
 
 #include <memory>

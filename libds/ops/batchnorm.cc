@@ -4,6 +4,7 @@
 //   BatchNormGrad(x, d_y, scale, batch_mean, inv_std) -> d_x, d_scale, d_bias
 #include "kernels/batchnorm.h"
 #include "libds/ops/common.h"
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 
 namespace ds {
@@ -101,7 +102,8 @@ std::unique_ptr<Kernel> train_kernel(const KernelQuery& q, Isa isa) {
 
 std::unique_ptr<Kernel> inference_kernel(const KernelQuery& q, Isa isa) {
   if (q.node.attr_int("training_mode", 0) != 0) return train_kernel(q, isa);
-  const BatchShape b = batch_shape(q.in(0).shape);
+  BatchShape b = batch_shape(q.in(0).shape);
+  if (q.in(0).layout == Layout::kChannelsLast) b = {b.N * b.S, b.C, 1};
   return make_kernel(
       [b, isa, f = Factors(q.node)](const KernelContext& c) {
         dispatch_float(c.input(0).dtype(), [&](auto tag) {
@@ -161,6 +163,10 @@ void register_inference(OpRegistry& registry) {
   def.infer = infer_batchnorm;
   def.grad = grad_inference;
   def.kernels = kernels_of("batchnorm", {{0, 0}}, inference_kernel);
+  for (KernelDef& k : def.kernels)
+    k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+      if (q.node.attr_int("training_mode", 0) == 0) ops::stay_channels_last(q, inputs, outputs);
+    };
   def.widens_halves = true;
   registry.add(std::move(def));
 }

@@ -1,7 +1,9 @@
 // Operators that move whole tensors by a fixed pattern: Transpose, Concat, Split, Expand, Tile, Trilu,
 // DepthToSpace, SpaceToDepth.
 #include <algorithm>
+#include <cstring>
 
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 #include "libds/ops/strided.h"
 
@@ -29,6 +31,51 @@ std::vector<int64_t> permutation(const Node& node, size_t rank) {
   return perm;
 }
 
+// In the order of the result's memory.
+StridedCopy transposing(const KernelQuery& q) {
+  const TensorDesc &x = q.in(0), &y = q.out(0);
+  const Shape strides = strides_of(x.memory_shape());
+  Shape from;
+  for (int64_t p : permutation(q.node, x.shape.size())) from.push_back(strides[static_cast<size_t>(ops::memory_axis(x, p))]);
+  const Shape to = y.memory_shape();
+  return copy_of(to, ops::in_memory_order(y, from), strides_of(to));
+}
+
+// Nothing moves: axes of one element, or channels that are last already.
+KernelDef same_order_kernel() {
+  KernelDef k;
+  k.name = "portable/same_order";
+  k.in_place = {{0, 0}};
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (std::string why = rank_fits(q); !why.empty()) return why;
+    const StridedCopy space = transposing(q);
+    const bool one_run = space.rank == 0 || (space.rank == 1 && space.src_stride[0] == 1 && space.dst_stride[0] == 1);
+    return ops::require(one_run, "elements move");
+  };
+  // From channels-first to channels-last axes, or back.
+  k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+    const size_t rank = q.in(0).shape.size();
+    if (rank < 3) return;
+    const std::vector<int64_t> perm = permutation(q.node, rank);
+    const auto moves_channels = [&](bool to_end) {
+      for (size_t i = 1; i < rank; ++i) {
+        const size_t from = to_end ? (i + 1 == rank ? 1 : i + 1) : (i == 1 ? rank - 1 : i - 1);
+        if (perm[i] != static_cast<int64_t>(from)) return false;
+      }
+      return perm[0] == 0;
+    };
+    if (q.in(0).layout == Layout::kChannelsLast && moves_channels(true)) inputs[0] = Layout::kChannelsLast;
+    if (q.in(0).layout == Layout::kPlain && moves_channels(false)) outputs[0] = Layout::kChannelsLast;
+  };
+  k.create = [](const KernelQuery&) {
+    return make_kernel([](const KernelContext& c) {
+      const Tensor &x = c.input(0), &y = c.output(0);
+      if (x.raw() != y.raw() && x.bytes() > 0) std::memcpy(y.mutable_raw(), x.raw(), x.bytes());
+    });
+  };
+  return k;
+}
+
 void register_transpose(OpRegistry& registry) {
   OpDef def;
   def.name = "Transpose";
@@ -50,14 +97,14 @@ void register_transpose(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/transpose";
   k.decline = rank_fits;
+  k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>&) {
+    if (q.in(0).layout == Layout::kChannelsLast) inputs[0] = Layout::kChannelsLast;
+  };
   k.create = [](const KernelQuery& q) {
-    const Shape in = strides_of(q.in(0).shape);
-    Shape src_stride;
-    for (int64_t p : permutation(q.node, in.size())) src_stride.push_back(in[static_cast<size_t>(p)]);
-    const StridedCopy space = copy_of(q.out(0).shape, src_stride, strides_of(q.out(0).shape));
+    const StridedCopy space = transposing(q);
     return make_kernel([space](const KernelContext& c) { copy(space, c.input(0), 0, c.output(0), 0); });
   };
-  def.kernels = {k};
+  def.kernels = {same_order_kernel(), k};
   registry.add(std::move(def));
 }
 
@@ -125,11 +172,10 @@ void register_concat(OpRegistry& registry) {
   k.name = "portable/concat";
   k.decline = rank_fits;
   k.create = [](const KernelQuery& q) {
-    auto axis = static_cast<size_t>(ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()));
     // In memory the axis may lie elsewhere. Whole channel blocks follow one another as whole channels do.
+    const auto axis = static_cast<size_t>(ops::memory_axis(q.out(0), ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank())));
     const bool last = q.out(0).layout == Layout::kChannelsLast;
     const auto in_memory = [last](const TensorDesc& d) { return last ? d.memory_shape() : d.shape; };
-    if (last && axis > 0) axis = axis == 1 ? q.out(0).shape.size() - 1 : axis - 1;
     const Shape dst = strides_of(in_memory(q.out(0)));
     struct Part {
       StridedCopy space;
@@ -147,11 +193,17 @@ void register_concat(OpRegistry& registry) {
     });
   };
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
-    const Layout layout = q.in(0).layout;
-    if (layout == Layout::kPlain) return;
-    if (layout != Layout::kChannelsLast && ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
-    for (const TensorDesc& in : q.inputs)
-      if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
+    // With channels last as soon as half of the operands have them last: convolutions put them there, and want them back.
+    size_t last = 0;
+    for (const TensorDesc& in : q.inputs) last += in.layout == Layout::kChannelsLast;
+    Layout layout = q.in(0).layout;
+    if (last > 0 && 2 * last >= q.inputs.size()) {
+      layout = Layout::kChannelsLast;
+    } else {
+      if (layout == Layout::kPlain || ops::normalize_axis(q.node.attr_int("axis", 0), q.out(0).rank()) != 1) return;
+      for (const TensorDesc& in : q.inputs)
+        if (in.layout != layout || in.bytes() != TensorDesc{in.dtype, in.shape}.bytes()) return;
+    }
     inputs.assign(inputs.size(), layout);
     outputs[0] = layout;
   };
@@ -228,9 +280,10 @@ void register_split(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/split";
   k.decline = rank_fits;
+  k.preferred_layouts = ops::stay_channels_last;
   k.create = [](const KernelQuery& q) {
-    const auto axis = static_cast<size_t>(ops::normalize_axis(q.node.attr_int("axis", 0), q.in(0).rank()));
-    const Shape src = strides_of(q.in(0).shape);
+    const auto axis = static_cast<size_t>(ops::memory_axis(q.in(0), ops::normalize_axis(q.node.attr_int("axis", 0), q.in(0).rank())));
+    const Shape src = strides_of(q.in(0).memory_shape());
     struct Part {
       StridedCopy space;
       int64_t offset;
@@ -239,8 +292,9 @@ void register_split(OpRegistry& registry) {
     int64_t at = 0;
     for (const TensorDesc& out : q.outputs) {
       if (!out.defined()) bad_data("every output of Split needs a name");  // its size would be unknown
-      parts.push_back({copy_of(out.shape, src, strides_of(out.shape)), at * src[axis]});
-      at += out.shape[axis];
+      const Shape shape = out.memory_shape();
+      parts.push_back({copy_of(shape, src, strides_of(shape)), at * src[axis]});
+      at += shape[axis];
     }
     return make_kernel([parts](const KernelContext& c) {
       for (size_t i = 0; i < parts.size(); ++i) copy(parts[i].space, c.input(0), parts[i].offset, c.output(i), 0);
@@ -388,13 +442,31 @@ void register_trilu(OpRegistry& registry) {
 }
 
 // [N, C, H, W] <-> [N, C/(b*b), H*b, W*b]. `deep` is the shape with many channels.
-StridedCopy block_moves(const Shape& deep, const Shape& wide, int64_t b, bool crd, bool to_space) {
-  const Shape ds = strides_of(deep), ws = strides_of(wide);
+// Channels may be last in both.
+StridedCopy block_moves(const TensorDesc& deep_desc, const TensorDesc& wide_desc, int64_t b, bool crd, bool to_space) {
+  const auto strides = [](const TensorDesc& d) {  // by logical axis
+    const Shape placed = strides_of(d.memory_shape());
+    Shape s;
+    for (int64_t axis = 0; axis < d.rank(); ++axis) s.push_back(placed[static_cast<size_t>(ops::memory_axis(d, axis))]);
+    return s;
+  };
+  const Shape &deep = deep_desc.shape, &wide = wide_desc.shape;
+  const Shape ds = strides(deep_desc), ws = strides(wide_desc);
   const int64_t channels = wide[1];
   // Axes: n, block row, block column, channel, h, w. In DCR the block index is the slow part of the channel.
   const int64_t row = crd ? b * ds[1] : b * channels * ds[1], column = crd ? ds[1] : channels * ds[1];
   const int64_t channel = crd ? b * b * ds[1] : ds[1];
   // In the order of the destination, so that its last axis is the contiguous one.
+  if (wide_desc.layout == Layout::kChannelsLast) {
+    if (to_space)
+      return copy_of({deep[0], deep[2], b, deep[3], b, channels}, {ds[0], ds[2], row, ds[3], column, channel},
+                     {ws[0], b * ws[2], ws[2], b * ws[3], ws[3], ws[1]});
+    if (crd)
+      return copy_of({deep[0], deep[2], deep[3], channels, b, b}, {ws[0], b * ws[2], b * ws[3], ws[1], ws[2], ws[3]},
+                     {ds[0], ds[2], ds[3], channel, row, column});
+    return copy_of({deep[0], deep[2], deep[3], b, b, channels}, {ws[0], b * ws[2], b * ws[3], ws[2], ws[3], ws[1]},
+                   {ds[0], ds[2], ds[3], row, column, channel});
+  }
   if (to_space)
     return copy_of({deep[0], channels, deep[2], b, deep[3], b}, {ds[0], channel, ds[2], row, ds[3], column},
                    {ws[0], ws[1], b * ws[2], ws[2], b * ws[3], ws[3]});
@@ -431,9 +503,10 @@ void register_block(OpRegistry& registry, bool to_space) {
   };
   KernelDef k;
   k.name = to_space ? "portable/depth_to_space" : "portable/space_to_depth";
+  k.preferred_layouts = ops::stay_channels_last;
   k.create = [to_space](const KernelQuery& q) {
     const bool crd = q.node.attr_string("mode", "DCR") == "CRD";
-    const Shape &deep = to_space ? q.in(0).shape : q.out(0).shape, &wide = to_space ? q.out(0).shape : q.in(0).shape;
+    const TensorDesc &deep = to_space ? q.in(0) : q.out(0), &wide = to_space ? q.out(0) : q.in(0);
     const StridedCopy space = block_moves(deep, wide, q.node.attr_int("blocksize", 0), crd, to_space);
     return make_kernel([space](const KernelContext& c) { copy(space, c.input(0), 0, c.output(0), 0); });
   };

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "kernels/groupnorm.h"
 #include "libds/ops/common.h"
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 
 namespace ds {
@@ -199,6 +201,27 @@ void infer_groups(InferContext& c, bool instance) {
   if (groups < (channels.raw > 0 ? 1 : 0) || (groups > 0 && channels.raw % groups != 0)) c.error("{} channels do not divide into {} groups", channels.raw, groups);
 }
 
+// Channels first or last, as the input has them.
+KernelDef groups_kernel(const char* name, Isa isa, kernels::GroupNormFn* function) {
+  KernelDef k;
+  k.name = name;
+  k.isa = isa;
+  k.in_place = {{0, 0}};
+  k.decline = needs_f32;
+  k.preferred_layouts = ops::stay_channels_last;
+  k.create = [function](const KernelQuery& q) {
+    const Groups g(q);
+    const kernels::GroupNormShape shape{g.N, g.C, g.S, g.G, q.in(0).layout == Layout::kChannelsLast};
+    return make_kernel(
+        [shape, function, epsilon = epsilon_of(q.node)](const KernelContext& c) {
+          function(shape, c.input(0).data<float>(), c.input(1).data<float>(), c.input(2).data<float>(), epsilon, c.workspace(),
+                   c.output(0).mutable_data<float>());
+        },
+        kernels::groupnorm_scratch(shape));
+  };
+  return k;
+}
+
 void register_groups(OpRegistry& registry, const char* name, bool instance) {
   OpDef def;
   def.name = name;
@@ -224,7 +247,8 @@ void register_groups(OpRegistry& registry, const char* name, bool instance) {
       });
     });
   };
-  def.kernels = {k};
+  def.kernels = {groups_kernel("avx512/groupnorm", Isa::kAvx512, kernels::groupnorm_avx512),
+                 groups_kernel("avx2/groupnorm", Isa::kAvx2, kernels::groupnorm_avx2), k};
   def.widens_halves = true;
   registry.add(std::move(def));
 }

@@ -224,6 +224,8 @@ KernelDef onednn_average_pool() {
   KernelDef k = ops::onednn_kernel("onednn/average_pool", [](const KernelQuery& q, std::string& why) -> std::unique_ptr<kernels::onednn::Program> {
     const bool count_pad = counts_pad(q.node);
     if (overhangs(q)) return why = kOverhangs, nullptr;
+    // oneDNN has plain loops over every window there; ours add along one axis after the other.
+    if (q.in(0).rank() == 5 && q.in(0).layout == Layout::kPlain) return why = "volumes in plain layout", nullptr;
     if (count_pad && q.node.attr_int("ceil_mode", 0) != 0) return why = "ceil_mode counts padding", nullptr;
     return kernels::onednn::pool(pool_shape(q.node, q.in(0).shape, q.out(0).shape),
                                  count_pad ? Pooling::kAverageWithPadding : Pooling::kAverage, ops::block_of(q.in(0).layout), why);

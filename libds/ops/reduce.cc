@@ -5,6 +5,7 @@
 
 #include "libds/ops/common.h"
 #include "libds/ops/int_args.h"
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 
 namespace ds {
@@ -61,13 +62,33 @@ void infer_reduce(Reduce op, InferContext& c) {
   c.set_output(0, c.dtype(0), std::move(out));
 }
 
+// The axes of the memory that are reduced, from those of the tensor.
+uint32_t memory_mask(const TensorDesc& d, uint32_t mask) {
+  uint32_t placed = 0;
+  for (int64_t i = 0; i < d.rank(); ++i) placed |= (mask >> i & 1u) << ops::memory_axis(d, i);
+  return placed;
+}
+
+// Channels may be last where what is kept, in the order it then comes in, is a plain result or one with channels last.
+void prefer_channels_last(const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
+  const TensorDesc& x = q.in(0);
+  if (x.layout != Layout::kChannelsLast || (q.in(1).defined() && q.constant(1) == nullptr)) return;
+  const uint32_t mask = axes_mask(q.node, q.in(1).defined() ? q.constant(1)->to_ints() : std::vector<int64_t>{}, x.rank());
+  bool pixels_kept = false;
+  for (int64_t i = 2; i < x.rank(); ++i) pixels_kept |= (mask >> i & 1u) == 0 && x.dim(i) != 1;
+  const bool keep = q.node.attr_int("keepdims", 1) != 0, channels_kept = (mask & 2u) == 0;
+  if (keep || ((mask & 3u) == 0 && q.out(0).rank() >= 3)) outputs[0] = Layout::kChannelsLast;
+  else if (pixels_kept && channels_kept) return;
+  inputs[0] = Layout::kChannelsLast;
+}
+
 KernelDef reduce_kernel(Reduce op) {
   KernelDef k;
   k.name = "portable/reduce";
+  k.preferred_layouts = prefer_channels_last;
   k.create = [op](const KernelQuery& q) {
-    const Shape shape = q.in(0).shape;
-    return ops::planned_kernel(q, 0b10, [op, shape, node = q.node](const ops::IntArgs& args) -> ops::RunFn {
-      const uint32_t mask = axes_mask(node, ops::int_arg(args, 1), static_cast<int64_t>(shape.size()));
+    return ops::planned_kernel(q, 0b10, [op, x = q.in(0), shape = q.in(0).memory_shape(), node = q.node](const ops::IntArgs& args) -> ops::RunFn {
+      const uint32_t mask = memory_mask(x, axes_mask(node, ops::int_arg(args, 1), x.rank()));
       const auto space = kernels::make_reduce_space(static_cast<int>(shape.size()), shape.data(), mask);
       return [op, space](const KernelContext& c) {
         if (c.input(0).dtype() == DType::kBool)
@@ -86,11 +107,11 @@ KernelDef avx2_reduce_kernel(Reduce op) {
   KernelDef k;
   k.name = "avx2/reduce";
   k.isa = Isa::kAvx2;
+  k.preferred_layouts = prefer_channels_last;
   k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); };
   k.create = [op](const KernelQuery& q) {
-    const Shape shape = q.in(0).shape;
-    return ops::planned_kernel(q, 0b10, [op, shape, node = q.node](const ops::IntArgs& args) -> ops::RunFn {
-      const uint32_t mask = axes_mask(node, ops::int_arg(args, 1), static_cast<int64_t>(shape.size()));
+    return ops::planned_kernel(q, 0b10, [op, x = q.in(0), shape = q.in(0).memory_shape(), node = q.node](const ops::IntArgs& args) -> ops::RunFn {
+      const uint32_t mask = memory_mask(x, axes_mask(node, ops::int_arg(args, 1), x.rank()));
       const auto space = kernels::make_reduce_space(static_cast<int>(shape.size()), shape.data(), mask);
       return [op, space](const KernelContext& c) {
         kernels::avx2::reduce(op, space, c.input(0).data<float>(), c.output(0).mutable_data<float>());
@@ -202,6 +223,24 @@ struct AxisSplit {
   }
 };
 
+KernelDef arg_extreme_by_vectors(const char* name, Isa isa, kernels::ArgExtremeFn* function, bool largest) {
+  KernelDef k;
+  k.name = name;
+  k.isa = isa;
+  k.decline = [](const KernelQuery& q) -> std::string {
+    if (q.in(0).dtype != DType::kF32) return "needs f32";
+    const AxisSplit s(q.in(0).shape, q.node.attr_int("axis", 0));
+    return ops::require(s.inner > 1 && s.n > 0 && s.n <= 1 << 24, "needs an axis before the last");
+  };
+  k.create = [largest, function](const KernelQuery& q) {
+    const AxisSplit s(q.in(0).shape, q.node.attr_int("axis", 0));
+    return make_kernel([largest, function, last = q.node.attr_int("select_last_index", 0) != 0, s](const KernelContext& c) {
+      function(largest, last, s.outer, s.n, s.inner, c.input(0).data<float>(), c.output(0).mutable_data<int64_t>());
+    });
+  };
+  return k;
+}
+
 void register_arg_extreme(OpRegistry& registry, const char* name, bool largest) {
   OpDef def;
   def.name = name;
@@ -231,7 +270,8 @@ void register_arg_extreme(OpRegistry& registry, const char* name, bool largest) 
       });
     });
   };
-  def.kernels = {k};
+  def.kernels = {arg_extreme_by_vectors("avx512/arg_extreme", Isa::kAvx512, kernels::arg_extreme_avx512, largest),
+                 arg_extreme_by_vectors("avx2/arg_extreme", Isa::kAvx2, kernels::arg_extreme_avx2, largest), k};
   registry.add(std::move(def));
 }
 

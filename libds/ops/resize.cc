@@ -324,7 +324,8 @@ struct Prepared {
   int64_t intermediate = 0;
 };
 
-void run_resize(const KernelContext& c, const Prepared& prepared, const Node& node, std::byte* workspace) {
+// `by_vectors`: for f32, where it is not null.
+void run_resize(const KernelContext& c, const Prepared& prepared, const Node& node, std::byte* workspace, kernels::ResizeAxisFn* by_vectors) {
   const Tensor &x = c.input(0), &y = c.output(0);
   if (y.numel() == 0) return;
   const bool integer = !prepared.copies && is_int(x.dtype());
@@ -343,6 +344,9 @@ void run_resize(const KernelContext& c, const Prepared& prepared, const Node& no
   run_passes(prepared.passes, false, element, static_cast<const std::byte*>(src.raw()), static_cast<std::byte*>(dst.mutable_raw()), workspace,
              static_cast<int64_t>(src.bytes()), [&](const Pass& p, const std::byte* from, std::byte* to) {
                if (prepared.copies) return kernels::resize_axis_copy(p.outer, p.taps, p.inner, element, from, to);
+               if (by_vectors != nullptr)
+                 return by_vectors(p.outer, {p.taps.in, p.taps.out, p.taps.taps, p.taps.index.data(), p.taps.weight.data()}, p.inner,
+                                   reinterpret_cast<const float*>(from), reinterpret_cast<float*>(to));
                dispatch_float(src.dtype(), [&](auto tag) {
                  using T = decltype(tag);
                  kernels::resize_axis(p.outer, p.taps, p.inner, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
@@ -358,17 +362,22 @@ void run_resize(const KernelContext& c, const Prepared& prepared, const Node& no
   std::memcpy(c.output(0).mutable_raw(), whole.raw(), whole.bytes());
 }
 
-KernelDef resize_kernel() {
+KernelDef resize_kernel(const char* name, Isa isa, kernels::ResizeAxisFn* by_vectors) {
   KernelDef k;
-  k.name = "portable/resize";
-  k.decline = [](const KernelQuery& q) {  // copies of elements are fine
+  k.name = name;
+  k.isa = isa;
+  k.decline = [by_vectors](const KernelQuery& q) -> std::string {  // copies of elements are fine
+    if (by_vectors != nullptr) {
+      if (q.in(0).dtype != DType::kF32) return "not f32";
+      return ops::require(q.node.attr_string("mode", "nearest") != "nearest", "elements are copied");
+    }
     return ops::require(!is_half(q.in(0).dtype) || q.node.attr_string("mode", "nearest") == "nearest", "16-bit float");
   };
   k.preferred_layouts = [](const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
     if (q.in(0).layout == Layout::kChannelsLast && q.node.attr_string("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize")
       inputs[0] = outputs[0] = Layout::kChannelsLast;
   };
-  k.create = [](const KernelQuery& q) {
+  k.create = [by_vectors](const KernelQuery& q) {
     const bool last = q.in(0).layout == Layout::kChannelsLast;
     const auto prepare = [node = q.node, x = q.in(0).shape, y = q.out(0).shape, last](const Mapping& mapping) {
       Prepared p;
@@ -381,14 +390,14 @@ KernelDef resize_kernel() {
     bool known = true;
     for (size_t i = crops ? 1 : 2; i < 4; ++i) known &= !q.in(i).defined() || q.constant(i) != nullptr;
     if (!known) {  // the mapping is worked out at every run
-      return make_kernel([prepare, node = q.node](const KernelContext& c) {
+      return make_kernel([prepare, node = q.node, by_vectors](const KernelContext& c) {
         const auto at = [&](size_t i) { return c.has_input(i) ? &c.input(i) : nullptr; };
-        run_resize(c, prepare({at(1), at(2), at(3)}), node, nullptr);
+        run_resize(c, prepare({at(1), at(2), at(3)}), node, nullptr, by_vectors);
       });
     }
     auto prepared = std::make_shared<const Prepared>(prepare({q.constant(1), q.constant(2), q.constant(3)}));
     const size_t element = std::max(dtype_size(q.in(0).dtype), is_int(q.in(0).dtype) ? sizeof(double) : size_t{1});
-    return make_kernel([prepared, node = q.node](const KernelContext& c) { run_resize(c, *prepared, node, c.workspace()); },
+    return make_kernel([prepared, node = q.node, by_vectors](const KernelContext& c) { run_resize(c, *prepared, node, c.workspace(), by_vectors); },
                        2 * static_cast<size_t>(prepared->intermediate) * element);
   };
   return k;
@@ -460,7 +469,8 @@ void register_resize_ops(OpRegistry& registry) {
     cost.flops = mode == "nearest" ? 0 : checked_mul(q.out(0).numel(), mode == "linear" ? 8 : 32);
     return cost;
   };
-  def.kernels = {resize_kernel()};
+  def.kernels = {resize_kernel("avx512/resize", Isa::kAvx512, kernels::resize_axis_avx512),
+                 resize_kernel("avx2/resize", Isa::kAvx2, kernels::resize_axis_avx2), resize_kernel("portable/resize", Isa::kPortable, nullptr)};
   registry.add(std::move(def));
 
   OpDef grad;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "libds/ops/int_args.h"
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 #include "libds/ops/strided.h"
 
@@ -147,10 +148,11 @@ void register_slice(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/slice";
   k.decline = rank_fits;
+  k.preferred_layouts = ops::stay_channels_last;
   k.create = [](const KernelQuery& q) {
-    return planned_kernel(q, 0b11110, [in = q.in(0).shape, out = q.out(0).shape](const IntArgs& args) -> RunFn {
-      const auto slices = resolve_slices(in, int_arg(args, 1), int_arg(args, 2), int_arg(args, 3), int_arg(args, 4));
-      const auto [first, strides] = slice_strides(in, slices);
+    return planned_kernel(q, 0b11110, [x = q.in(0), out = q.out(0).memory_shape()](const IntArgs& args) -> RunFn {
+      const auto slices = resolve_slices(x.shape, int_arg(args, 1), int_arg(args, 2), int_arg(args, 3), int_arg(args, 4));
+      const auto [first, strides] = slice_strides(x.memory_shape(), ops::in_memory_order(x, slices));
       return [space = copy_of(out, strides, strides_of(out)), offset = first](const KernelContext& c) {
         copy(space, c.input(0), offset, c.output(0), 0);
       };
@@ -259,10 +261,12 @@ void register_pad(OpRegistry& registry) {
   KernelDef k;
   k.name = "portable/pad";
   k.decline = rank_fits;
+  k.preferred_layouts = ops::stay_channels_last;
   k.create = [](const KernelQuery& q) {
-    return planned_kernel(q, 0b1010, [in = q.in(0).shape, out = q.out(0).shape, mode = pad_mode(q.node),
+    return planned_kernel(q, 0b1010, [x = q.in(0), out = q.out(0).memory_shape(), mode = pad_mode(q.node),
                                       has_axes = q.in(3).defined()](const IntArgs& args) -> RunFn {
-      const auto begin = pads_of(in.size(), int_arg(args, 1), int_arg(args, 3), has_axes).first;
+      const Shape in = x.memory_shape();
+      const auto begin = ops::in_memory_order(x, pads_of(in.size(), int_arg(args, 1), int_arg(args, 3), has_axes).first);
       auto plan = std::make_shared<const kernels::Pad>(
           kernels::make_pad(static_cast<int>(in.size()), in.data(), out.data(), begin.data(), mode));
       return [plan](const KernelContext& c) {

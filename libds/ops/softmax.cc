@@ -1,18 +1,20 @@
 // Softmax and LogSoftmax along one axis.
 #include "kernels/softmax.h"
 #include "libds/ops/common.h"
+#include "libds/ops/layouts.h"
 #include "libds/ops/register.h"
 
 namespace ds {
 namespace {
 
+// Of the memory: [outer, n, inner].
 struct Rows {
   int64_t outer = 1, n = 1, inner = 1;
 };
 
 Rows rows_of(const KernelQuery& q) {
-  const Shape& shape = q.in(0).shape;
-  const int64_t axis = ops::normalize_axis(q.node.attr_int("axis", -1), q.in(0).rank());
+  const Shape shape = q.in(0).memory_shape();
+  const int64_t axis = ops::memory_axis(q.in(0), ops::normalize_axis(q.node.attr_int("axis", -1), q.in(0).rank()));
   Rows r;
   for (int64_t i = 0; i < q.in(0).rank(); ++i) (i < axis ? r.outer : i == axis ? r.n : r.inner) *= shape[static_cast<size_t>(i)];
   return r;
@@ -59,15 +61,16 @@ std::string declines_avx2(const KernelQuery& q) {
   return ops::require(rows_of(q).inner == 1, "needs the last axis");
 }
 
-KernelDef avx2_kernel(bool log) {
+KernelDef vector_kernel(const char* name, Isa isa, kernels::SoftmaxFn* function, bool log) {
   KernelDef k;
-  k.name = "avx2/softmax";
-  k.isa = Isa::kAvx2;
+  k.name = name;
+  k.isa = isa;
   k.in_place = {{0, 0}};
-  k.decline = declines_avx2;
-  k.create = [log](const KernelQuery& q) {
-    return make_kernel([log, r = rows_of(q)](const KernelContext& c) {
-      kernels::avx2::softmax(log, r.outer, r.n, c.input(0).data<float>(), c.output(0).mutable_data<float>());
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); };
+  k.preferred_layouts = ops::stay_channels_last;
+  k.create = [log, function](const KernelQuery& q) {
+    return make_kernel([log, function, r = rows_of(q)](const KernelContext& c) {
+      function(log, r.outer, r.n, r.inner, c.input(0).data<float>(), c.output(0).mutable_data<float>());
     });
   };
   return k;
@@ -97,7 +100,8 @@ void register_softmax(OpRegistry& registry, const char* name, bool log) {
     const Attributes attrs = {{"axis", g.node().attr_int("axis", -1)}};
     g.set_d_input(0, g.emit(grad_name, {g.output(0), g.d_output(0)}, attrs));
   };
-  def.kernels = {avx2_kernel(log), forward_kernel(log)};
+  def.kernels = {vector_kernel("avx512/softmax", Isa::kAvx512, kernels::softmax_avx512, log),
+                 vector_kernel("avx2/softmax", Isa::kAvx2, kernels::softmax_avx2, log), forward_kernel(log)};
   def.widens_halves = true;
   registry.add(std::move(def));
 

@@ -11,6 +11,7 @@
 #include "libds/passes/fuse_conv.h"
 #include "libds/passes/fuse_elementwise.h"
 #include "libds/passes/fuse_matmul.h"
+#include "libds/passes/fuse_group_norm.h"
 #include "libds/passes/fuse_norm.h"
 #include "libds/passes/fuse_qdq.h"
 #include "libds/passes/fuse_qepilogue.h"
@@ -29,6 +30,7 @@ constexpr Pass kWidenHalves = {"widen-halves", "16-bit floats are computed in f3
 constexpr Pass kCommon = {"common-subexpressions", "merge nodes that compute the same", merge_common_subexpressions};
 constexpr Pass kFuseActivation = {"fuse-activation", "activations spelled out in several nodes become one", fuse_activation};
 constexpr Pass kFuseNorm = {"fuse-norm", "layer and RMS normalization spelled out in several nodes become one", fuse_norm};
+constexpr Pass kFuseGroupNorm = {"fuse-group-norm", "group normalization written as that of reshaped instances becomes one node", fuse_group_norm};
 constexpr Pass kFuseAttention = {"fuse-attention", "attention spelled out in several nodes becomes one, without its transposes", fuse_attention};
 constexpr Pass kMoveTransposes = {"move-transposes", "transposes meet behind elementwise nodes and cancel", move_transposes};
 constexpr Pass kMergeViews = {"merge-views", "reshapes in a row become one", merge_views};
@@ -66,6 +68,7 @@ const std::vector<Pipeline>& pipelines() {
            &kCommon,
            &kFuseActivation,
            &kFuseNorm,
+           &kFuseGroupNorm,
            &kFuseAttention,
            &kMoveTransposes,
            &kMergeViews,

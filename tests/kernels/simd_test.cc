@@ -69,6 +69,21 @@ TEST(Simd, FunctionsAreAccurateRelativeToTheirValue) {
   EXPECT_LE(worst_error<Unary::kElu>(-1, 0, 1e-37, 1), 4e-7);
   EXPECT_LE(worst_error<Unary::kSqrt>(0, 100, 1e-37), 6e-8);
   EXPECT_LE(worst_error<Unary::kReciprocal>(0.01f, 100, 0), 6e-8);
+  EXPECT_LE(worst_error<Unary::kElu>(-80, 5, 1e-37, 0.7), 3e-7);  // near zero too
+  EXPECT_LE(worst_error<Unary::kCelu>(-80, 5, 1e-37, 1.3), 4e-7);
+  EXPECT_LE(worst_error<Unary::kSelu>(-80, 5, 1e-37, 1.6732632, 1.0507010), 4e-7);
+  EXPECT_LE(worst_error<Unary::kSoftplus>(-80, 80, 1e-37), 5e-7);
+  EXPECT_LE(worst_error<Unary::kSoftsign>(-80, 80, 1e-37), 2e-7);
+  for (const Unary op : {Unary::kFloor, Unary::kCeil, Unary::kRound, Unary::kSign, Unary::kThresholdedRelu}) {
+    const std::vector<float> x = {-2.5f, -1.5f, -0.5f, -0.0f, 0.0f, 0.3f, 0.5f, 1.0f, 1.5f, 2.5f, kInf, -kInf, kNan, 3e9f, -3e9f};
+    std::vector<float> fast(x.size()), exact(x.size());
+    avx2::unary(op, static_cast<int64_t>(x.size()), x.data(), fast.data(), 1.0, 0);
+    kernels::unary(op, static_cast<int64_t>(x.size()), x.data(), exact.data(), 1.0, 0);
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (std::isnan(exact[i])) EXPECT_TRUE(std::isnan(fast[i])) << static_cast<int>(op) << " " << x[i];
+      else EXPECT_EQ(fast[i], exact[i]) << static_cast<int>(op) << " " << x[i];
+    }
+  }
 }
 
 TEST(Simd, ActivationsAreAccurateRelativeToOne) {

@@ -138,7 +138,7 @@ TEST(Elementwise, IntegersWrapAndNeverTrap) {
 
 TEST(Elementwise, NanAndInfinity) {
   const Tensor x = doubles({kNan, kInf, -kInf, 0});
-  for (const char* op : {"Relu", "Sigmoid", "Tanh", "Exp", "Gelu", "Clip", "HardSigmoid", "Sign", "Softplus", "Erf", "Mish"})
+  for (const char* op : {"Relu", "Sigmoid", "Tanh", "Exp", "Gelu", "Clip", "HardSigmoid", "Sign", "Softplus", "Erf", "Mish", "Elu", "Celu", "Selu", "Softsign", "ThresholdedRelu", "Floor"})
     EXPECT_TRUE(std::isnan(run1(op, {x}, {}, DType::kF32).to_doubles()[0])) << op;
   EXPECT_EQ(run1("Sigmoid", {doubles({kInf, -kInf, 1000, -1000})}, {}, DType::kF32).to_doubles(), (std::vector<double>{1, 0, 1, 0}));
   EXPECT_EQ(run1("Tanh", {doubles({kInf, -kInf, 100})}, {}, DType::kF32).to_doubles(), (std::vector<double>{1, -1, 1}));

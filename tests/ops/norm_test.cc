@@ -39,6 +39,7 @@ const bool added = add_cases({
     {"RMSNormalizationGrad", {random_tensor({37, 19}, 1), random_tensor({19}, 2), random_tensor({37, 19}, 3)}, {}, 2},
     {"InstanceNormalization", {random_tensor({2, 3, 5, 3}, 1), per_channel(3, 2), per_channel(3, 3)}},
     {"GroupNormalization", {random_tensor({2, 6, 5}, 1), per_channel(6, 2), per_channel(6, 3)}, {{"num_groups", int64_t{3}}}},
+    {"GroupNormalization", {random_tensor({2, 8, 7, 11}, 1, -2, 4), per_channel(8, 2), per_channel(8, 3)}, {{"num_groups", int64_t{4}}}, 1, {-1}, 1e-5, "image"},
     {"GroupNormGrad", {random_tensor({2, 6, 5}, 1), per_channel(6, 2), random_tensor({2, 6, 5}, 3)}, {{"num_groups", int64_t{2}}}, 3},
     {"LRN", {random_tensor({2, 7, 3}, 1)}, {{"size", int64_t{3}}, {"alpha", 0.5f}}},
     {"LRN", {random_tensor({1, 5, 3}, 1)}, {{"size", int64_t{4}}, {"alpha", 0.5f}, {"bias", 2.0f}}, 1, {}, 1e-5, "even"},

@@ -25,6 +25,7 @@ const bool added = add_cases({
      {{"kernel_shape", Ints{3, 3}}, {"strides", Ints{2, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"ceil_mode", int64_t{1}},
       {"count_include_pad", int64_t{1}}}, 1, {}, 1e-5, "ceil"},
     {"AveragePool", {random_tensor({1, 3, 12}, 1)}, {{"kernel_shape", Ints{3}}, {"dilations", Ints{2}}, {"pads", Ints{2, 2}}}, 1, {}, 1e-5, "dilated"},
+    {"AveragePool", {random_tensor({1, 2, 4, 5, 6}, 1)}, {{"kernel_shape", Ints{2, 3, 2}}, {"strides", Ints{1, 2, 2}}}, 1, {}, 1e-5, "three_dimensions"},
     {"LpPool", {random_away_from_zero({2, 3, 7, 9}, 1)}, {{"kernel_shape", Ints{2, 3}}, {"strides", Ints{2, 2}}}},
     {"LpPool", {random_away_from_zero({1, 2, 8, 7}, 1)},
      {{"kernel_shape", Ints{3, 3}}, {"pads", Ints{1, 1, 1, 1}}, {"dilations", Ints{2, 1}}, {"p", int64_t{3}}}, 1, {}, 1e-5, "cube"},
@@ -67,6 +68,33 @@ TEST(Pool, AverageDividesByWhatThePaddingCovers) {
   EXPECT_EQ(pool("AveragePool", {1, 1, 4}, {2, 4, 6, 8},
                  {{"kernel_shape", Ints{3}}, {"strides", Ints{3}}, {"pads", Ints{0, 1}}, {"ceil_mode", int64_t{1}}, {"count_include_pad", int64_t{1}}}),
             (Values{4, 4}));
+}
+
+// Against a sum over each window: 3 x 2 x 3, dilated along one axis, strided along another, padded unevenly.
+TEST(Pool, AveragesOfVolumes) {
+  constexpr int64_t kD = 5, kH = 6, kW = 7;
+  const Tensor x = random_tensor({2, 3, kD, kH, kW}, 8);
+  for (const bool include : {false, true}) {
+    const Attributes attrs = {{"kernel_shape", Ints{3, 2, 3}}, {"strides", Ints{1, 2, 1}}, {"dilations", Ints{1, 1, 2}}, {"pads", Ints{1, 1, 2, 0, 1, 1}},
+                              {"count_include_pad", int64_t{include}}};
+    const Tensor y = test::run_op({"AveragePool", {x}, attrs}, DType::kF32)[0];
+    ASSERT_EQ(y.shape(), (Shape{2, 3, 4, 4, 6}));
+    int64_t o = 0;
+    for (int64_t plane = 0; plane < 6; ++plane)
+      for (int64_t d = 0; d < 4; ++d)
+        for (int64_t h = 0; h < 4; ++h)
+          for (int64_t w = 0; w < 6; ++w, ++o) {
+            double sum = 0;
+            int64_t inside = 0;
+            for (int64_t k = 0; k < 18; ++k) {
+              const int64_t a = d - 1 + k / 6, b = 2 * h - 1 + k / 3 % 2, c = w - 2 + 2 * (k % 3);
+              if (a < 0 || a >= kD || b < 0 || b >= kH || c < 0 || c >= kW) continue;
+              sum += x.data<double>()[((plane * kD + a) * kH + b) * kW + c];
+              ++inside;
+            }
+            ASSERT_NEAR(y.data<float>()[o], sum / static_cast<double>(include ? 18 : inside), 1e-6) << o;
+          }
+  }
 }
 
 TEST(Pool, IndicesPointIntoTheWholeTensor) {

@@ -1,7 +1,9 @@
 // RNN, GRU, LSTM: the kernels agree, and the values are those of a step written down plainly.
 #include <cmath>
 
+#include "libds/compile/compile.h"
 #include "libds/ir/rewriter.h"
+#include "libds/run/executor.h"
 #include "tests/support/op_check.h"
 
 namespace ds::test {
@@ -108,6 +110,41 @@ TEST(Recurrent, ReverseIsForwardOnTheReversedSequence) {
         if (t >= length) EXPECT_EQ(y, 0.0);
         else EXPECT_EQ(y, forward[0].data<double>()[row(length - 1 - t, n) * kH + i]);
       }
+}
+
+// Weights that never change are packed for the steps; computed ones are not.
+TEST(Recurrent, ConstantWeightsGiveTheSame) {
+  const auto cases = std::vector<std::pair<std::string, Attributes>>{
+      {"RNN", {}}, {"GRU", {}}, {"GRU", {{"linear_before_reset", int64_t{1}}}}, {"LSTM", {}}};
+  for (const auto& [op, common] : cases)
+    for (const int64_t directions : {1, 2}) {
+      Attributes attrs = common;
+      if (directions == 2) attrs["direction"] = text("bidirectional");
+      const std::vector<Tensor> in = operands(op == "RNN" ? 1 : op == "GRU" ? 3 : 4, directions, true);
+      const std::vector<Tensor> exact = run_op({op, in, attrs, 2}, DType::kF64);
+      const auto g = std::make_shared<Graph>();
+      Rewriter rw(*g);
+      std::vector<ValueId> operands;
+      std::vector<Tensor> inputs;
+      for (size_t i = 0; i < in.size(); ++i) {
+        const Tensor t = i == 4 ? in[i] : in[i].cast(DType::kF32);
+        if (i == 1 || i == 2) {
+          operands.push_back(rw.add_constant("weights", t));
+        } else {
+          operands.push_back(rw.add_input("x" + std::to_string(i), t.dtype(), to_dims(t.shape())));
+          inputs.push_back(t);
+        }
+      }
+      const NodeId node = rw.add_node(op, operands, attrs, "cell", 2);
+      const std::vector<ValueId> results = g->node(node).outputs;
+      for (ValueId id : results) rw.add_output(id);
+      for (const int threads : {1, 2}) {
+        CompileOptions options;
+        options.threads = threads;
+        const std::vector<Tensor> found = make_plan_executor(compile(g, options))->run(inputs);
+        for (size_t i = 0; i < 2; ++i) EXPECT_LE(relative_error(found[i], exact[i]), 1e-5) << op << " " << directions << " output " << i;
+      }
+    }
 }
 
 TEST(Recurrent, WrongModelsAreBadData) {

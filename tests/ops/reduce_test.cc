@@ -46,6 +46,13 @@ const bool added = add_cases({
     {"TopK", {random_distinct({2, 6, 3}, 1), ints({2})}, {{"axis", int64_t{1}}, {"largest", int64_t{0}}}, 2, {}, 1e-5, "smallest"},
     {"Softmax", {random_tensor({3, 19}, 1, -4, 4)}},
     {"Softmax", {random_tensor({2, 5, 3}, 1, -4, 4)}, {{"axis", int64_t{1}}}, 1, {}, 1e-5, "middle"},
+    {"Softmax", {random_tensor({37, 5}, 1, -4, 4)}, {}, 1, {}, 1e-5, "short_rows"},
+    {"Softmax", {random_tensor({3, 53}, 1, -4, 4)}, {}, 1, {}, 1e-5, "held_rows"},
+    {"Softmax", {random_tensor({2, 611}, 1, -9, 9)}, {}, 1, {-1}, 1e-5, "long_rows"},
+    {"Softmax", {random_tensor({2, 71, 37}, 1, -9, 9)}, {{"axis", int64_t{1}}}, 1, {-1}, 1e-5, "columns"},
+    {"LogSoftmax", {random_tensor({35, 7}, 1, -4, 4)}, {}, 1, {}, 1e-5, "short_rows"},
+    {"LogSoftmax", {random_tensor({2, 611}, 1, -9, 9)}, {}, 1, {-1}, 1e-5, "long_rows"},
+    {"LogSoftmax", {random_tensor({71, 37}, 1, -9, 9)}, {{"axis", int64_t{0}}}, 1, {-1}, 1e-5, "columns"},
     {"LogSoftmax", {random_tensor({3, 19}, 1, -4, 4)}},
     {"LogSoftmax", {random_tensor({5, 2, 3}, 1, -4, 4)}, {{"axis", int64_t{0}}}, 1, {}, 1e-5, "outer"},
     {"SoftmaxGrad", {random_tensor({3, 19}, 1, 0, 1), random_tensor({3, 19}, 2)}},
@@ -110,12 +117,54 @@ TEST(ArgExtreme, TiesAndAxes) {
   EXPECT_EQ(run1("ArgMax", {x}).shape(), (Shape{1, 3}));
 }
 
+TEST(ArgExtreme, ColumnsAsRows) {
+  // [3, 5, 70] along the middle axis, with ties and NaN, against a loop.
+  constexpr int64_t kOuter = 3, kN = 5, kInner = 70;
+  Tensor x = random_tensor({kOuter, kN, kInner}, 4, -3, 3);
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    double& v = x.mutable_data<double>()[i];
+    v = i % 37 == 5 ? kNan : std::round(v);
+  }
+  for (const char* op : {"ArgMax", "ArgMin"})
+    for (const bool last : {false, true}) {
+      const Ints found = run1(op, {x}, {{"axis", int64_t{1}}, {"select_last_index", int64_t{last}}}, DType::kF32).to_ints();
+      for (int64_t o = 0; o < kOuter; ++o)
+        for (int64_t i = 0; i < kInner; ++i) {
+          int64_t best = 0;
+          const auto at = [&](int64_t j) { return x.data<double>()[(o * kN + j) * kInner + i]; };
+          for (int64_t j = 1; j < kN && !std::isnan(at(best)); ++j) {
+            const double sign = op == std::string("ArgMax") ? 1 : -1;
+            if (std::isnan(at(j)) || sign * at(j) > sign * at(best) || (last && at(j) == at(best))) best = j;
+          }
+          ASSERT_EQ(found[static_cast<size_t>(o * kInner + i)], best) << op << " " << last << " " << o << " " << i;
+        }
+    }
+}
+
 TEST(TopK, EqualOnesByIndexAndNanOnTop) {
   const Tensor x = Tensor::of<double>({1, 5}, {2, kNan, 2, 7, 2});
   const auto largest = run_op({"TopK", {x, ints({4})}, {}, 2});
   EXPECT_EQ(largest[1].to_ints(), (Ints{1, 3, 0, 2}));
   const auto smallest = run_op({"TopK", {x, ints({4})}, {{"largest", int64_t{0}}}, 2});
   EXPECT_EQ(smallest[1].to_ints(), (Ints{0, 2, 4, 3}));
+}
+
+// Those of a mask: what would be subnormal is zero.
+TEST(Softmax, FarBelowTheHighest) {
+  for (const int64_t n : {6, 40, 100})
+    for (const int64_t inner : {1, 5}) {
+      std::vector<double> x(static_cast<size_t>(n * inner), -1e9);
+      for (int64_t i = 0; i < inner; ++i) x[static_cast<size_t>(i)] = x[static_cast<size_t>(inner * (n - 1) + i)] = 3;
+      for (int64_t i = 0; i < inner; ++i) x[static_cast<size_t>(inner + i)] = 3 - 95;
+      const auto y = run1("Softmax", {Tensor::of<double>({n, inner}, x)}, {{"axis", int64_t{0}}}, DType::kF32).to_doubles();
+      for (int64_t i = 0; i < n * inner; ++i) {
+        const bool kept = i < inner || i >= inner * (n - 1);
+        if (kept) EXPECT_FLOAT_EQ(static_cast<float>(y[static_cast<size_t>(i)]), 0.5f) << n << " " << i;
+        else EXPECT_LE(y[static_cast<size_t>(i)], 1e-40) << n << " " << i;
+      }
+      const auto log = run1("LogSoftmax", {Tensor::of<double>({n, inner}, x)}, {{"axis", int64_t{0}}}, DType::kF32).to_doubles();
+      EXPECT_FLOAT_EQ(static_cast<float>(log[static_cast<size_t>(inner)]), static_cast<float>(-95 - std::log(2.0)));
+    }
 }
 
 TEST(Softmax, LargeNumbersAndInfinity) {
