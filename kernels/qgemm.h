@@ -131,7 +131,7 @@ const QDepthwiseIsa& portable_qdepthwise();
 const QDepthwiseIsa& avx2_qdepthwise();
 std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero);
 size_t qdepthwise_workspace(const NhwcConv& s, int threads);
-void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const NhwcConv& s, const QBytes& x,
-                     const std::vector<int16_t>& taps, const QRescale& q, void* y, int threads, std::byte* workspace);
+void qconv_depthwise(const QDepthwiseIsa& isa, QRescaleFn* rescale, const NhwcConv& s, const QBytes& x, const std::vector<int16_t>& taps,
+                     const QRescale& q, void* y, int threads, std::byte* workspace);
 
 }  // namespace ds::kernels

@@ -225,8 +225,7 @@ inline __m256i load_widened(const void* p, int64_t i, __m256i zero) {
 template <bool kSigned>
 void depthwise_sum(int64_t channels, int64_t taps, const void* const* x, int32_t zero, const int16_t* weights, int32_t* sums) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero)), nothing = _mm256_setzero_si256();
-  int64_t c = 0;
-  for (; c + 16 <= channels; c += 16) {
+  const auto sixteen = [&](int64_t c) {
     // Taps two by two: a product of each, added by vpmaddwd.
     __m256i low = nothing, high = nothing;
     for (int64_t t = 0; t < taps; t += 2) {
@@ -242,6 +241,12 @@ void depthwise_sum(int64_t channels, int64_t taps, const void* const* x, int32_t
     // unpack works within 128-bit halves: low holds channels 0-3 and 8-11, high 4-7 and 12-15.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c), _mm256_permute2x128_si256(low, high, 0x20));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c + 8), _mm256_permute2x128_si256(low, high, 0x31));
+  };
+  int64_t c = 0;
+  for (; c + 16 <= channels; c += 16) sixteen(c);
+  if (c < channels && channels >= 16) {  // the last ones together with some that are done
+    sixteen(channels - 16);
+    c = channels;
   }
   for (; c < channels; ++c) {
     int32_t sum = 0;
