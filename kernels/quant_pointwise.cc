@@ -26,18 +26,19 @@ void quant_affine(int64_t rows, int64_t n, const uint8_t* x, const QBytesType& p
     for (int64_t c = 0; c < n; ++c) y[r * n + c] = stored_of(real_of(x[r * n + c], px) * scale[c] + shift[c], py);
 }
 
-void quant_binary(const QBinaryRow& row, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
-  for (int64_t i = 0; i < row.n; ++i) {
-    const float a = real_of(row.a[i * row.a_step], pa), b = real_of(row.b[i * row.b_step], pb);
-    float v = 0;
-    switch (row.op) {
-      case QBinaryOp::kAdd: v = a + b; break;
-      case QBinaryOp::kSub: v = a - b; break;
-      case QBinaryOp::kMul: v = a * b; break;
-      case QBinaryOp::kDiv: v = a / b; break;
+void quant_binary(const QBinaryRows& lines, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
+  for (int64_t r = 0; r < lines.rows; ++r)
+    for (int64_t i = 0; i < lines.n; ++i) {
+      const float a = real_of(lines.a[r * lines.a_row + i * lines.a_step], pa), b = real_of(lines.b[r * lines.b_row + i * lines.b_step], pb);
+      float v = 0;
+      switch (lines.op) {
+        case QBinaryOp::kAdd: v = a + b; break;
+        case QBinaryOp::kSub: v = a - b; break;
+        case QBinaryOp::kMul: v = a * b; break;
+        case QBinaryOp::kDiv: v = a / b; break;
+      }
+      lines.y[r * lines.n + i] = stored_of(v, py);
     }
-    row.y[i] = stored_of(v, py);
-  }
 }
 
 bool cpu_has_vbmi() {

@@ -56,21 +56,25 @@ inline __m256 applied(__m256 a, __m256 b) {
 }
 
 template <QBinaryOp kOp>
-void binary(const QBinaryRow& row, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
+void binary(const QBinaryRows& lines, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
   const Reader read_a(pa), read_b(pb);
   const Writer write(py);
-  const __m256 all_a = read_a.all(*row.a), all_b = read_b.all(*row.b);
-  const bool a_varies = row.a_step != 0, b_varies = row.b_step != 0;
-  int64_t i = 0;
-  for (; i + 8 <= row.n; i += 8)
-    write.eight(applied<kOp>(a_varies ? read_a.eight(row.a + i) : all_a, b_varies ? read_b.eight(row.b + i) : all_b), row.y + i);
-  const int64_t rest = row.n - i;
-  if (rest == 0) return;
-  uint8_t last[3][8] = {};
-  if (a_varies) __builtin_memcpy(last[0], row.a + i, static_cast<size_t>(rest));
-  if (b_varies) __builtin_memcpy(last[1], row.b + i, static_cast<size_t>(rest));
-  write.eight(applied<kOp>(a_varies ? read_a.eight(last[0]) : all_a, b_varies ? read_b.eight(last[1]) : all_b), last[2]);
-  __builtin_memcpy(row.y + i, last[2], static_cast<size_t>(rest));
+  const bool a_varies = lines.a_step != 0, b_varies = lines.b_step != 0;
+  const int64_t whole = lines.n & ~int64_t{7};
+  const auto rest = static_cast<size_t>(lines.n - whole);
+  for (int64_t r = 0; r < lines.rows; ++r) {
+    const uint8_t *a = lines.a + r * lines.a_row, *b = lines.b + r * lines.b_row;
+    uint8_t* y = lines.y + r * lines.n;
+    const __m256 all_a = read_a.all(*a), all_b = read_b.all(*b);
+    for (int64_t i = 0; i < whole; i += 8)
+      write.eight(applied<kOp>(a_varies ? read_a.eight(a + i) : all_a, b_varies ? read_b.eight(b + i) : all_b), y + i);
+    if (rest == 0) continue;
+    uint8_t last[3][8] = {};
+    if (a_varies) __builtin_memcpy(last[0], a + whole, rest);
+    if (b_varies) __builtin_memcpy(last[1], b + whole, rest);
+    write.eight(applied<kOp>(a_varies ? read_a.eight(last[0]) : all_a, b_varies ? read_b.eight(last[1]) : all_b), last[2]);
+    __builtin_memcpy(y + whole, last[2], rest);
+  }
 }
 
 }  // namespace
@@ -108,12 +112,12 @@ void quant_affine_avx2(int64_t rows, int64_t n, const uint8_t* x, const QBytesTy
   }
 }
 
-void quant_binary_avx2(const QBinaryRow& row, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
-  switch (row.op) {
-    case QBinaryOp::kAdd: return binary<QBinaryOp::kAdd>(row, pa, pb, py);
-    case QBinaryOp::kSub: return binary<QBinaryOp::kSub>(row, pa, pb, py);
-    case QBinaryOp::kMul: return binary<QBinaryOp::kMul>(row, pa, pb, py);
-    case QBinaryOp::kDiv: return binary<QBinaryOp::kDiv>(row, pa, pb, py);
+void quant_binary_avx2(const QBinaryRows& lines, const QBytesType& pa, const QBytesType& pb, const QBytesType& py) {
+  switch (lines.op) {
+    case QBinaryOp::kAdd: return binary<QBinaryOp::kAdd>(lines, pa, pb, py);
+    case QBinaryOp::kSub: return binary<QBinaryOp::kSub>(lines, pa, pb, py);
+    case QBinaryOp::kMul: return binary<QBinaryOp::kMul>(lines, pa, pb, py);
+    case QBinaryOp::kDiv: return binary<QBinaryOp::kDiv>(lines, pa, pb, py);
   }
 }
 

@@ -16,8 +16,9 @@ void softmax(bool log, int64_t outer, int64_t n, int64_t inner, const T* x, T* o
 template <typename T>
 void softmax_grad(bool log, int64_t outer, int64_t n, int64_t inner, const T* y, const T* d_y, T* d_x);
 
-// inner = 1.
+// inner = 1, but for softmax_columns. Results below 1e-38 are 0.
 namespace avx2 {
+void softmax_columns(bool log, int64_t outer, int64_t n, int64_t inner, const float* x, float* out);
 void softmax(bool log, int64_t rows, int64_t n, const float* x, float* out);
 void softmax_grad(bool log, int64_t rows, int64_t n, const float* y, const float* d_y, float* d_x);
 }  // namespace avx2

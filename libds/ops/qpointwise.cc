@@ -165,7 +165,8 @@ void register_qaffine(OpRegistry& registry) {
     };
     return k;
   };
-  def.kernels = {by("avx2/qaffine", Isa::kAvx2, kernels::quant_affine_avx2), by("portable/qaffine", Isa::kPortable, kernels::quant_affine)};
+  def.kernels = {by("avx512/qaffine", Isa::kAvx512, kernels::quant_affine_avx512), by("avx2/qaffine", Isa::kAvx2, kernels::quant_affine_avx2),
+                 by("portable/qaffine", Isa::kPortable, kernels::quant_affine)};
   registry.add(std::move(def));
 }
 
@@ -177,37 +178,38 @@ kernels::QBinaryOp binary_function(const Node& node) {
   bad_data("there is no function '{}'", name);
 }
 
-// Runs of equal steps: [outer...] rows of n, of which each operand has offsets and an inner step of 0 or 1.
+// The broadcasting of two operands as rows of n, of which each operand has an inner step of 0 or 1, and axes of rows, the
+// innermost last. Neighbouring axes that are one for both operands are merged.
 struct BroadcastRows {
   int64_t n = 1, a_step = 1, b_step = 1;
   Shape outer, a_strides, b_strides;
 
   BroadcastRows(const Shape& a, const Shape& b, const Shape& y) {
-    // Axes are merged from the innermost out, as long as each operand goes on as it does.
     int64_t a_size = 1, b_size = 1;  // elements of the axes passed
-    bool merging = true, first = true;
+    bool first = true;
     for (size_t d = 0; d < y.size(); ++d) {
       const int64_t size = y[y.size() - 1 - d];
       const auto of = [&](const Shape& s) { return d < s.size() ? s[s.size() - 1 - d] : 1; };
       if (size == 1) continue;
-      const bool a_varies = of(a) != 1, b_varies = of(b) != 1;
-      if (first) {
-        a_step = a_varies;
-        b_step = b_varies;
-        first = false;
-      } else if (merging) {
-        merging = a_varies == (a_step == 1) && b_varies == (b_step == 1);
-      }
-      if (merging) {
-        n *= size;
-      } else {
-        outer.insert(outer.begin(), size);
-        a_strides.insert(a_strides.begin(), a_varies ? a_size : 0);
-        b_strides.insert(b_strides.begin(), b_varies ? b_size : 0);
-      }
+      const int64_t a_stride = of(a) != 1 ? a_size : 0, b_stride = of(b) != 1 ? b_size : 0;
       a_size *= of(a);
       b_size *= of(b);
+      if (first) {
+        n = size;
+        a_step = a_stride;
+        b_step = b_stride;
+        first = false;
+      } else if (outer.empty() && a_stride == a_step * n && b_stride == b_step * n) {
+        n *= size;
+      } else if (!outer.empty() && a_stride == a_strides[0] * outer[0] && b_stride == b_strides[0] * outer[0]) {
+        outer[0] *= size;
+      } else {
+        outer.insert(outer.begin(), size);
+        a_strides.insert(a_strides.begin(), a_stride);
+        b_strides.insert(b_strides.begin(), b_stride);
+      }
     }
+    if (outer.empty()) outer = a_strides = b_strides = {1};
   }
   int64_t rows() const { return checked_numel(outer); }
   // Offset of row r under strides.
@@ -240,20 +242,25 @@ void register_qbinary(OpRegistry& registry) {
         if (c.output(0).numel() == 0) return;
         const auto *a = static_cast<const uint8_t*>(c.input(0).raw()), *b = static_cast<const uint8_t*>(c.input(1).raw());
         auto* y = static_cast<uint8_t*>(c.output(0).mutable_raw());
+        // Pieces of long rows, or several short rows that lie evenly.
         constexpr int64_t kGrain = 1 << 14;
-        const int64_t parts = (lines.n + kGrain - 1) / kGrain;  // of a row
-        parallel_for(lines.rows() * parts, kGrain / lines.n + 1, [&](int64_t begin, int64_t end) {
+        const int64_t parts = (lines.n + kGrain - 1) / kGrain, together = std::min(lines.outer.back(), kGrain / lines.n + 1);
+        const int64_t groups = (lines.outer.back() + together - 1) / together, outer = lines.rows() / lines.outer.back();
+        parallel_for(outer * groups * parts, 1, [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) {
-            const int64_t r = i / parts, from = i % parts * kGrain, n = std::min(kGrain, lines.n - from);
-            function({op, n, a + lines.at(r, lines.a_strides) + from * lines.a_step, lines.a_step,
-                      b + lines.at(r, lines.b_strides) + from * lines.b_step, lines.b_step, y + r * lines.n + from}, pa, pb, py);
+            const int64_t from = i % parts * kGrain, n = parts == 1 ? lines.n : std::min(kGrain, lines.n - from);
+            const int64_t group = i / parts % groups, rows = parts == 1 ? std::min(together, lines.outer.back() - group * together) : 1;
+            const int64_t r = i / parts / groups * lines.outer.back() + group * together;
+            function({op, rows, n, a + lines.at(r, lines.a_strides) + from * lines.a_step, lines.a_strides.back(), lines.a_step,
+                      b + lines.at(r, lines.b_strides) + from * lines.b_step, lines.b_strides.back(), lines.b_step, y + r * lines.n + from}, pa, pb, py);
           }
         });
       });
     };
     return k;
   };
-  def.kernels = {by("avx2/qbinary", Isa::kAvx2, kernels::quant_binary_avx2), by("portable/qbinary", Isa::kPortable, kernels::quant_binary)};
+  def.kernels = {by("avx512/qbinary", Isa::kAvx512, kernels::quant_binary_avx512), by("avx2/qbinary", Isa::kAvx2, kernels::quant_binary_avx2),
+                 by("portable/qbinary", Isa::kPortable, kernels::quant_binary)};
   registry.add(std::move(def));
 }
 

@@ -54,7 +54,7 @@ KernelDef grad_kernel(bool log) {
   return k;
 }
 
-std::string declines_avx2(const KernelQuery& q) {
+std::string declines_avx2_grad(const KernelQuery& q) {
   if (q.in(0).dtype != DType::kF32) return "needs f32";
   return ops::require(rows_of(q).inner == 1, "needs the last axis");
 }
@@ -64,9 +64,10 @@ KernelDef avx2_kernel(bool log) {
   k.name = "avx2/softmax";
   k.isa = Isa::kAvx2;
   k.in_place = {{0, 0}};
-  k.decline = declines_avx2;
+  k.decline = [](const KernelQuery& q) { return ops::require(q.in(0).dtype == DType::kF32, "needs f32"); };
   k.create = [log](const KernelQuery& q) {
     return make_kernel([log, r = rows_of(q)](const KernelContext& c) {
+      if (r.inner != 1) return kernels::avx2::softmax_columns(log, r.outer, r.n, r.inner, c.input(0).data<float>(), c.output(0).mutable_data<float>());
       kernels::avx2::softmax(log, r.outer, r.n, c.input(0).data<float>(), c.output(0).mutable_data<float>());
     });
   };
@@ -78,7 +79,7 @@ KernelDef avx2_grad_kernel(bool log) {
   k.name = "avx2/softmax_grad";
   k.isa = Isa::kAvx2;
   k.in_place = {{1, 0}, {0, 0}};
-  k.decline = declines_avx2;
+  k.decline = declines_avx2_grad;
   k.create = [log](const KernelQuery& q) {
     return make_kernel([log, r = rows_of(q)](const KernelContext& c) {
       kernels::avx2::softmax_grad(log, r.outer, r.n, c.input(0).data<float>(), c.input(1).data<float>(), c.output(0).mutable_data<float>());
