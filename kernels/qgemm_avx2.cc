@@ -266,6 +266,33 @@ void depthwise(int64_t channels, int64_t taps, const void* const* x, bool is_sig
 
 }  // namespace
 
+void qrow_sums_avx2(int64_t rows, int64_t depth, const uint8_t* x, uint8_t flip, int32_t off, int32_t* row) {
+  const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip)), nothing = _mm256_setzero_si256();
+  for (int64_t r = 0; r < rows; ++r, x += depth) {
+    __m256i sum = nothing;
+    int64_t k = 0;
+    for (; k + 32 <= depth; k += 32)
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + k)), flips), nothing));
+    int64_t parts[4];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(parts), sum);
+    int64_t total = parts[0] + parts[1] + parts[2] + parts[3];
+    for (; k < depth; ++k) total += x[k] ^ flip;
+    row[r] = static_cast<int32_t>(total - off);
+  }
+}
+
+void qadd_terms_avx2(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const int32_t* row, const int32_t* column, int32_t* out) {
+  for (int64_t r = 0; r < rows; ++r, sums += stride, out += n) {
+    const __m256i factor = _mm256_set1_epi32(row[r]);
+    int64_t c = 0;
+    for (; c + 8 <= n; c += 8) {
+      const __m256i term = _mm256_mullo_epi32(factor, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + c)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c), _mm256_add_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + c)), term));
+    }
+    for (; c < n; ++c) out[c] = static_cast<int32_t>(static_cast<uint32_t>(sums[c]) + static_cast<uint32_t>(row[r]) * static_cast<uint32_t>(column[c]));
+  }
+}
+
 const QGemmIsa& avx2_qgemm() {
   static constexpr QGemmIsa isa = {widen_u8, widen_i8, tile, rescale};
   return isa;

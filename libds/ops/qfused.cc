@@ -173,7 +173,7 @@ class PackedKernel final : public Kernel {
 // Tiles of 8-bit products (ops/qtile.h).
 class TileKernel final : public Kernel {
  public:
-  TileKernel(const KernelQuery& q, std::shared_ptr<Prepared> p) : p_(std::move(p)), tiles_(q, 1, p_->w, p_->shape, p_->matrix) {
+  TileKernel(const KernelQuery& q, std::shared_ptr<Prepared> p) : p_(std::move(p)), tiles_(q, 1, 3, p_->w, p_->shape, p_->matrix) {
     p_->w = Tensor();
     if (p_->dynamic) return;
     const std::vector<int32_t> given = p_->bias;

@@ -146,10 +146,10 @@ kernels::NhwcConv matrix_shape(const KernelQuery& q) {
   return kernels::matmul_shape(depth == 0 ? 0 : q.in(0).numel() / depth, depth, q.in(1).dim(1));
 }
 
-// Symmetric weights on tiles.
+// On tiles.
 class TileMatMulInteger final : public Kernel {
  public:
-  explicit TileMatMulInteger(const KernelQuery& q) : tiles_(q, 1, q.constant(1)->transient(), matrix_shape(q), true) {}
+  explicit TileMatMulInteger(const KernelQuery& q) : tiles_(q, 1, 3, q.constant(1)->transient(), matrix_shape(q), true) {}
   size_t workspace_bytes() const override { return bias_bytes() + tiles_.workspace_bytes(); }
   size_t packed_bytes() const override { return tiles_.packed_bytes(); }
   void run(const KernelContext& c) override {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "libds/base/parallel.h"
 #include "libds/ops/common.h"
 
 namespace ds::ops {
@@ -11,17 +12,44 @@ using kernels::QRescale;
 
 const kernels::TileIsa& isa_of(const KernelQuery& q) { return *kernels::tile_isa(kernels::TileType::kU8S8, q.isa); }
 
+// Zero points after the shift of weights, one or one per channel; none: 0.
+std::vector<int32_t> shifted_zeros(const KernelQuery& q, size_t w, size_t zero) {
+  std::vector<int32_t> zeros = {0};
+  if (q.constant(zero) != nullptr) {
+    zeros.clear();
+    for (int64_t z : q.constant(zero)->to_ints()) zeros.push_back(static_cast<int32_t>(z));
+  }
+  if (q.in(w).dtype == DType::kU8)
+    for (int32_t& z : zeros) z -= 128;
+  return zeros;
+}
+bool all_zero(const std::vector<int32_t>& v) { return std::all_of(v.begin(), v.end(), [](int32_t z) { return z == 0; }); }
+
 kernels::WeightType weight_type(DType w) { return w == DType::kI8 ? kernels::WeightType::kS8 : kernels::WeightType::kU8Shifted; }
 
-// Hands the sums of tiles to the rescaling.
+// Hands the sums of tiles to the rescaling, after terms of rows and columns were added to them (null: none).
 class RescaleSink final : public kernels::ProductSink {
  public:
-  RescaleSink(Isa level, const QRescale& q, int64_t channels, void* y)
-      : level_(level), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
+  RescaleSink(Isa level, const QRescale& q, int64_t channels, const int32_t* row_terms, const int32_t* column_terms, void* y)
+      : level_(level), row_terms_(row_terms), column_terms_(column_terms), q_(q), row_bytes_(channels * static_cast<int64_t>(kernels::output_size(q.output))), y_(static_cast<std::byte*>(y)) {}
 
   void take(int64_t row, int64_t rows, int64_t column, int64_t columns, const void* sums, int64_t stride) const override {
-    const auto element = static_cast<int64_t>(kernels::output_size(q_.output));
     const auto* from = static_cast<const int32_t*>(sums);
+    if (row_terms_ == nullptr) return rescale(row, rows, column, columns, from, stride);
+    constexpr int64_t kRows = 16, kColumns = 64;
+    int32_t whole[kRows * kColumns];
+    const auto add = level_ >= Isa::kAvx512 ? kernels::qadd_terms_avx512 : kernels::qadd_terms_avx2;
+    for (int64_t r = 0; r < rows; r += kRows)
+      for (int64_t c = 0; c < columns; c += kColumns) {
+        const int64_t m = std::min(kRows, rows - r), n = std::min(kColumns, columns - c);
+        add(m, n, from + r * stride + c, stride, row_terms_ + row + r, column_terms_ + column + c, whole);
+        rescale(row + r, m, column + c, n, whole, n);
+      }
+  }
+
+ private:
+  void rescale(int64_t row, int64_t rows, int64_t column, int64_t columns, const int32_t* from, int64_t stride) const {
+    const auto element = static_cast<int64_t>(kernels::output_size(q_.output));
     std::byte* to = y_ + row * row_bytes_;
     if (level_ >= Isa::kAvx512)
       return kernels::qrescale_avx512(rows, columns, from, stride, kernels::at_block(q_, row, column), to + column * element, row_bytes_);
@@ -30,8 +58,8 @@ class RescaleSink final : public kernels::ProductSink {
                                     to + (column + c) * element, row_bytes_);
   }
 
- private:
   Isa level_;
+  const int32_t *row_terms_, *column_terms_;
   const QRescale& q_;
   int64_t row_bytes_;
   std::byte* y_;
@@ -41,23 +69,21 @@ class RescaleSink final : public kernels::ProductSink {
 
 std::string not_for_tiles(const KernelQuery& q, size_t w, size_t zero, const kernels::NhwcConv& shape, bool matrix) {
   const DType type = q.in(w).dtype;
-  const double wanted = type == DType::kI8 ? 0 : 128;
-  if (q.constant(zero) == nullptr) {
-    if (wanted != 0) return "unsigned weights without a zero point";
-  } else {
-    const std::vector<double> zeros = q.constant(zero)->to_doubles();
-    if (!std::all_of(zeros.begin(), zeros.end(), [&](double z) { return z == wanted; })) return "weights have a zero point";
-  }
+  if (!(shape.pointwise() && shape.groups == 1) && !all_zero(shifted_zeros(q, w, zero))) return "weights of a convolution have a zero point";
   const kernels::TileIsa& isa = isa_of(q);
   if (!isa.saturates) return {};
   return require(kernels::pairs_fit(isa, shape, matrix, q.constant(w)->transient().raw(), weight_type(type)), "pairs of products do not fit 16 bits");
 }
 
-QTiles::QTiles(const KernelQuery& q, size_t w, const Tensor& content, const kernels::NhwcConv& shape, bool matrix)
+QTiles::QTiles(const KernelQuery& q, size_t w, size_t zero, const Tensor& content, const kernels::NhwcConv& shape, bool matrix)
     : shape_(shape), level_(q.isa), isa_(isa_of(q)), threads_(q.threads) {
   packed_ = pack_once(q, w, kernels::packing_form(isa_, shape, matrix), [&] {
     return kernels::pack_product(kernels::TileType::kU8S8, isa_, shape, matrix, q.for_sizes ? nullptr : content.raw(), weight_type(q.in(w).dtype));
   });
+  terms_ = shifted_zeros(q, w, zero);
+  for (int32_t& z : terms_) z = -z;
+  if (all_zero(terms_)) terms_.clear();
+  else if (terms_.size() == 1) terms_.assign(columns(), terms_[0]);
   const bool is_signed = q.in(0).dtype == DType::kI8;
   type_ = is_signed ? kernels::ActivationType::kS8 : kernels::ActivationType::kU8;
   shift_ = is_signed ? 128 : 0;
@@ -70,8 +96,18 @@ void QTiles::take_zero(int32_t x_zero, const int32_t* given, int32_t* bias) cons
 }
 
 void QTiles::run(const Tensor& x, int32_t x_zero, const QRescale& rescale, void* y, std::byte* workspace) const {
-  const RescaleSink sink(level_, rescale, shape_.out_channels, y);
-  kernels::packed_product(isa_, shape_, {x.raw(), type_, static_cast<uint8_t>(x_zero + shift_)}, *packed_, sink, threads_, workspace);
+  const int32_t zero = x_zero + shift_;
+  int32_t* rows = nullptr;
+  if (!terms_.empty()) {
+    rows = reinterpret_cast<int32_t*>(workspace);
+    const int64_t depth = shape_.channels;
+    parallel_for(shape_.pixels(), (1 << 16) / (depth + 1) + 1, [&](int64_t begin, int64_t end) {
+      kernels::qrow_sums_avx2(end - begin, depth, static_cast<const uint8_t*>(x.raw()) + begin * depth, static_cast<uint8_t>(shift_),
+                              static_cast<int32_t>(depth * zero), rows + begin);
+    });
+  }
+  const RescaleSink sink(level_, rescale, shape_.out_channels, rows, terms_.data(), y);
+  kernels::packed_product(isa_, shape_, {x.raw(), type_, static_cast<uint8_t>(zero)}, *packed_, sink, threads_, workspace + row_bytes());
 }
 
 }  // namespace ds::ops

@@ -1,10 +1,12 @@
 // 8-bit products with constant weights on tiles (kernels/packed_product.h), as QConv, QMatMul and MatMulInteger use them.
 //
 // Tiles multiply unsigned by signed: a signed activation is shifted by 128, unsigned weights by -128, and what the zero point
-// of the activation adds to the sums is taken from their bias. Weights must be symmetric for that.
+// of the activation adds to the sums is taken from their bias. What zero points of weights add depends on the row; matrix
+// products take it from the finished sums, convolutions want symmetric weights.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "kernels/packed_product.h"
 #include "kernels/qgemm.h"
@@ -17,11 +19,12 @@ std::string not_for_tiles(const KernelQuery& q, size_t w, size_t zero, const ker
 
 class QTiles {
  public:
-  // `content` is that of input w, [M, C/G, KH, KW], or [K, N] when `matrix`; it is packed, and not kept. x is input 0.
-  QTiles(const KernelQuery& q, size_t w, const Tensor& content, const kernels::NhwcConv& shape, bool matrix);
+  // `content` is that of input w, [M, C/G, KH, KW], or [K, N] when `matrix`; it is packed, and not kept. Input `zero`, which
+  // may be omitted, has its zero points. x is input 0.
+  QTiles(const KernelQuery& q, size_t w, size_t zero, const Tensor& content, const kernels::NhwcConv& shape, bool matrix);
 
   size_t columns() const { return packed_->column_sums.size(); }
-  size_t workspace_bytes() const { return kernels::product_workspace(isa_, shape_, *packed_, type_, threads_); }
+  size_t workspace_bytes() const { return row_bytes() + kernels::product_workspace(isa_, shape_, *packed_, type_, threads_); }
   size_t packed_bytes() const { return packed_.made ? packed_->bytes() : 0; }
 
   // The bias that makes sums right for x's zero point; `given` (null: zeros) and `bias` have one entry per column.
@@ -30,7 +33,10 @@ class QTiles {
   void run(const Tensor& x, int32_t x_zero, const kernels::QRescale& rescale, void* y, std::byte* workspace) const;
 
  private:
+  size_t row_bytes() const { return terms_.empty() ? 0 : (static_cast<size_t>(shape_.pixels()) * sizeof(int32_t) + 63) / 64 * 64; }
+
   kernels::NhwcConv shape_;
+  std::vector<int32_t> terms_;  // minus the zero points of weights after their shift; empty: zeros
   Isa level_;
   const kernels::TileIsa& isa_;
   int threads_;

@@ -121,13 +121,18 @@ TEST(QuantVectors, MatMulIntegerOnTiles) {
   if (cpu_isa() < Isa::kAvx2) GTEST_SKIP();
   uint64_t seed = 70;
   for (DType tx : {DType::kU8, DType::kI8})
-    for (auto [rows, depth, columns] : {std::tuple<int64_t, int64_t, int64_t>{1, 40, 7}, {9, 77, 19}, {35, 300, 50}}) {
+    for (auto [rows, depth, columns] : {std::tuple<int64_t, int64_t, int64_t>{1, 40, 7}, {9, 77, 19}, {35, 300, 150}}) {
       const Tensor a = bytes(tx, {rows, depth}, ++seed), za = bytes(tx, {}, ++seed);
       Tensor b = bytes(DType::kI8, {depth, columns}, ++seed);
       for (int64_t i = 0; i < b.numel(); ++i) b.mutable_data<int8_t>()[i] = static_cast<int8_t>(b.data<int8_t>()[i] / 2);  // fits every tile
-      const Tensor want = run1("MatMulInteger", {a, b, za}, {}, "portable/matmul_integer");
-      EXPECT_TRUE(run1("MatMulInteger", {a, b, za}, {}, "tile/matmul_integer").equal_bits(want));
-      EXPECT_TRUE(run1("MatMulInteger", {a, b, za}, {}, "avx2/matmul_integer").equal_bits(want));
+      for (const Tensor& zb : {Tensor(), byte(DType::kI8, -17), bytes(DType::kI8, {columns}, ++seed)}) {
+        const Tensor want = run1("MatMulInteger", {a, b, za, zb}, {}, "portable/matmul_integer");
+        for (int threads : {1, 2}) {
+          const ScopedThreads scope(threads);
+          EXPECT_TRUE(run1("MatMulInteger", {a, b, za, zb}, {}, "tile/matmul_integer").equal_bits(want)) << rows << " " << threads;
+        }
+        EXPECT_TRUE(run1("MatMulInteger", {a, b, za, zb}, {}, "avx2/matmul_integer").equal_bits(want));
+      }
     }
 }
 
@@ -151,7 +156,6 @@ TEST(QuantVectors, QMatMulOfDynamicallyQuantized) {
         const Tensor want = run1("Add", {run1("Mul", {run1("Cast", {sums}, {{"to", int64_t{1}}}), run1("Mul", {xs, ws})}), bias});
         const Attributes attrs = {{"output", static_cast<int64_t>(DType::kF32)}};
         for (const std::string& kernel : kernels_here("QMatMul")) {
-          if (kernel == "tile/qmatmul" && !symmetric) continue;
           for (int threads : {1, 2}) {
             const ScopedThreads scope(threads);
             EXPECT_TRUE(run1("QMatMul", {x, w, ws, wz, Tensor(), bias, Tensor(), xs, xz}, attrs, kernel).equal_bits(want)) << kernel << symmetric;
