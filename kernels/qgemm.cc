@@ -313,6 +313,27 @@ std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_si
   return taps;
 }
 
+void qwindow_sums(const NhwcConv& s, const int32_t* pixels, int32_t* lines, int32_t* sums) {
+  // Unsigned, as sums may wrap. First along the lines, then over them.
+  const auto add = [](int32_t& to, int32_t v) { to = static_cast<int32_t>(static_cast<uint32_t>(to) + static_cast<uint32_t>(v)); };
+  for (int64_t line = 0; line < s.batch * s.height; ++line)
+    for (int64_t ox = 0; ox < s.out_width; ++ox) {
+      int32_t& sum = lines[line * s.out_width + ox] = 0;
+      for (int64_t kx = 0; kx < s.kernel_w; ++kx)
+        if (const int64_t x = ox * s.stride_w - s.pad_left + kx * s.dilation_w; x >= 0 && x < s.width) add(sum, pixels[line * s.width + x]);
+    }
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t oy = 0; oy < s.out_height; ++oy) {
+      int32_t* to = sums + (n * s.out_height + oy) * s.out_width;
+      std::fill_n(to, s.out_width, 0);
+      for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+        const int64_t y = oy * s.stride_h - s.pad_top + ky * s.dilation_h;
+        if (y < 0 || y >= s.height) continue;
+        for (int64_t ox = 0; ox < s.out_width; ++ox) add(to[ox], lines[(n * s.height + y) * s.out_width + ox]);
+      }
+    }
+}
+
 namespace {
 
 constexpr int64_t kDepthwisePixels = 32;  // that are rescaled together

@@ -14,8 +14,8 @@
 // sum. With an attribute `activation` (ops/epilogue.h; may be empty) an f32 addend and the activation are applied in float,
 // before the result is quantized if it is.
 //
-// QMatMul where x was quantized by what it holds (DynamicQuantizeLinear; passes/fuse_dynamic_quant.h): its scale and zero
-// point are operands then, x_scale f32 (input 7) and x_zero of x's type (input 8), and the rescaled sums are floats.
+// Where x was quantized by what it holds (DynamicQuantizeLinear; passes/fuse_dynamic_quant.h), its scale and zero point
+// are operands: x_scale f32 (input 7) and x_zero of x's type (input 8). The rescaled sums are floats then.
 #include <algorithm>
 
 #include "kernels/qgemm.h"
@@ -215,11 +215,11 @@ class DepthwiseKernel final : public Kernel {
         })) {
     p_->w = Tensor();
   }
-  size_t workspace_bytes() const override { return kernels::qdepthwise_workspace(p_->shape, threads_); }
+  size_t workspace_bytes() const override { return p_->rescale_bytes() + kernels::qdepthwise_workspace(p_->shape, threads_); }
   size_t packed_bytes() const override { return taps_.made ? taps_->size() * sizeof(int16_t) : 0; }
   void run(const KernelContext& c) override {
-    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), rescale_, p_->shape, p_->bytes(c), *taps_, p_->rescale_of(c, nullptr),
-                             c.output(0).mutable_raw(), threads_, c.workspace());
+    kernels::qconv_depthwise(kernels::avx2_qdepthwise(), rescale_, p_->shape, p_->bytes(c), *taps_,
+                             p_->rescale_of(c, c.workspace()), c.output(0).mutable_raw(), threads_, c.workspace() + p_->rescale_bytes());
   }
 
  private:
@@ -350,9 +350,10 @@ void register_qconv(OpRegistry& registry) {
   def.domain = Graph::kInternalDomain;
   def.name = "QConv";
   def.min_inputs = 3;
-  def.max_inputs = 7;
+  def.max_inputs = 9;
   def.infer = [](InferContext& c) {
     check_result(c);
+    check_dynamic(c);
     c.require_rank(0, 4);
     c.require_rank(1, 4);
     if (!c.has_dims(0) || !c.has_dims(1) || !all_known(c.dims(1))) return c.set_output(0, quantized_output(c.node()));

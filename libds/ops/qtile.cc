@@ -8,6 +8,7 @@
 namespace ds::ops {
 namespace {
 
+using kernels::NhwcConv;
 using kernels::QRescale;
 
 const kernels::TileIsa& isa_of(const KernelQuery& q) { return *kernels::tile_isa(kernels::TileType::kU8S8, q.isa); }
@@ -69,7 +70,7 @@ class RescaleSink final : public kernels::ProductSink {
 
 std::string not_for_tiles(const KernelQuery& q, size_t w, size_t zero, const kernels::NhwcConv& shape, bool matrix) {
   const DType type = q.in(w).dtype;
-  if (!(shape.pointwise() && shape.groups == 1) && !all_zero(shifted_zeros(q, w, zero))) return "weights of a convolution have a zero point";
+  if (shape.groups != 1 && !all_zero(shifted_zeros(q, w, zero))) return "weights of groups have a zero point";
   const kernels::TileIsa& isa = isa_of(q);
   if (!isa.saturates) return {};
   return require(kernels::pairs_fit(isa, shape, matrix, q.constant(w)->transient().raw(), weight_type(type)), "pairs of products do not fit 16 bits");
@@ -95,17 +96,30 @@ void QTiles::take_zero(int32_t x_zero, const int32_t* given, int32_t* bias) cons
     bias[m] = static_cast<int32_t>((given != nullptr ? static_cast<uint32_t>(given[m]) : 0) - zero * static_cast<uint32_t>(packed_->column_sums[m]));
 }
 
+size_t QTiles::row_bytes() const {
+  if (terms_.empty()) return 0;
+  int64_t count = shape_.pixels();
+  if (!shape_.pointwise()) count += shape_.batch * shape_.height * (shape_.width + shape_.out_width);
+  return (static_cast<size_t>(count) * sizeof(int32_t) + 63) / 64 * 64;
+}
+
+const int32_t* QTiles::row_sums(const Tensor& x, int32_t zero, std::byte* workspace) const {
+  const NhwcConv& s = shape_;
+  auto* pixels = reinterpret_cast<int32_t*>(workspace);
+  const int64_t count = s.batch * s.height * s.width;
+  parallel_for(count, (1 << 16) / (s.channels + 1) + 1, [&](int64_t begin, int64_t end) {
+    kernels::qrow_sums_avx2(end - begin, s.channels, static_cast<const uint8_t*>(x.raw()) + begin * s.channels, static_cast<uint8_t>(shift_),
+                            static_cast<int32_t>(s.channels * zero), pixels + begin);
+  });
+  if (s.pointwise()) return pixels;
+  int32_t *lines = pixels + count, *sums = lines + s.batch * s.height * s.out_width;
+  kernels::qwindow_sums(s, pixels, lines, sums);
+  return sums;
+}
+
 void QTiles::run(const Tensor& x, int32_t x_zero, const QRescale& rescale, void* y, std::byte* workspace) const {
   const int32_t zero = x_zero + shift_;
-  int32_t* rows = nullptr;
-  if (!terms_.empty()) {
-    rows = reinterpret_cast<int32_t*>(workspace);
-    const int64_t depth = shape_.channels;
-    parallel_for(shape_.pixels(), (1 << 16) / (depth + 1) + 1, [&](int64_t begin, int64_t end) {
-      kernels::qrow_sums_avx2(end - begin, depth, static_cast<const uint8_t*>(x.raw()) + begin * depth, static_cast<uint8_t>(shift_),
-                              static_cast<int32_t>(depth * zero), rows + begin);
-    });
-  }
+  const int32_t* rows = terms_.empty() ? nullptr : row_sums(x, zero, workspace);
   const RescaleSink sink(level_, rescale, shape_.out_channels, rows, terms_.data(), y);
   kernels::packed_product(isa_, shape_, {x.raw(), type_, static_cast<uint8_t>(zero)}, *packed_, sink, threads_, workspace + row_bytes());
 }

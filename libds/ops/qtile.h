@@ -1,8 +1,8 @@
 // 8-bit products with constant weights on tiles (kernels/packed_product.h), as QConv, QMatMul and MatMulInteger use them.
 //
 // Tiles multiply unsigned by signed: a signed activation is shifted by 128, unsigned weights by -128, and what the zero point
-// of the activation adds to the sums is taken from their bias. What zero points of weights add depends on the row; matrix
-// products take it from the finished sums, convolutions want symmetric weights.
+// of the activation adds to the sums is taken from their bias. What zero points of weights add depends on the row and is taken
+// from the finished sums.
 #pragma once
 
 #include <string>
@@ -33,7 +33,8 @@ class QTiles {
   void run(const Tensor& x, int32_t x_zero, const kernels::QRescale& rescale, void* y, std::byte* workspace) const;
 
  private:
-  size_t row_bytes() const { return terms_.empty() ? 0 : (static_cast<size_t>(shape_.pixels()) * sizeof(int32_t) + 63) / 64 * 64; }
+  size_t row_bytes() const;  // of the rows' sums and what they are made of, in whole lines
+  const int32_t* row_sums(const Tensor& x, int32_t zero, std::byte* workspace) const;
 
   kernels::NhwcConv shape_;
   std::vector<int32_t> terms_;  // minus the zero points of weights after their shift; empty: zeros

@@ -165,6 +165,41 @@ TEST(QuantVectors, QMatMulOfDynamicallyQuantized) {
   EXPECT_THROW(run1("QMatMul", {bytes(DType::kU8, {2, 3}, 1), bytes(DType::kI8, {3, 2}, 2), number(1), Tensor(), Tensor(), Tensor(), Tensor(), number(1)}), Error);  // to bytes
 }
 
+// Zero points of weights in convolutions: strides, padding and dilations, where what they add differs from pixel to pixel.
+TEST(QuantVectors, QConvWithZeroPointsOfWeights) {
+  struct Case {
+    Shape x, w;
+    Attributes attrs;
+  };
+  const std::vector<Case> cases = {{{2, 9, 7, 5}, {19, 5, 3, 2}, {{"pads", Ints{1, 2, 0, 1}}, {"strides", Ints{2, 1}}}},
+                                   {{1, 11, 8, 40}, {33, 40, 3, 3}, {{"pads", Ints{2, 2, 2, 2}}, {"dilations", Ints{2, 2}}}},
+                                   {{2, 6, 5, 17}, {9, 17, 1, 1}, {}},
+                                   {{2, 6, 5, 17}, {9, 17, 1, 1}, {{"strides", Ints{2, 2}}}}};
+  uint64_t seed = 300;
+  for (const Case& c : cases)
+    for (DType tx : {DType::kU8, DType::kI8})
+      for (DType tw : {DType::kI8, DType::kU8}) {
+        const Tensor x = bytes(tx, c.x, ++seed);
+        Tensor w = bytes(tw, c.w, ++seed);
+        for (int64_t i = 0; i < w.numel(); ++i) {
+          auto* p = static_cast<uint8_t*>(w.mutable_raw()) + i;
+          *p = static_cast<uint8_t>((*p & 63) + (tw == DType::kU8 ? 96 : 224));  // fits every tile
+        }
+        const Tensor ws = random_tensor({c.w[0]}, ++seed, 0.0001, 0.001).cast(DType::kF32);
+        for (const Tensor& wz : {byte(tw, 33), bytes(tw, {c.w[0]}, ++seed)}) {
+          Attributes attrs = c.attrs;
+          for (const auto& [key, value] : Attributes{{"x_scale", 0.02f}, {"x_zero", int64_t{7}}, {"y_scale", 0.05f}, {"y_zero", int64_t{100}}}) attrs[key] = value;
+          const Tensor want = run1("QConv", {x, w, ws, wz}, attrs, "portable/qconv");
+          for (const std::string& kernel : kernels_here("QConv"))
+            for (int threads : {1, 2}) {
+              if (kernel == "avx2/qconv_depthwise") continue;
+              const ScopedThreads scope(threads);
+              EXPECT_TRUE(run1("QConv", {x, w, ws, wz}, attrs, kernel).equal_bits(want)) << kernel << " " << shape_string(c.x) << " " << shape_string(c.w);
+            }
+        }
+      }
+}
+
 TEST(QuantVectors, SoftmaxOfMaskedScores) {
   const auto y = run1("Softmax", {Tensor::of<float>({1, 9}, {0, -100, -1e9f, -INFINITY, 1, -90, 0.5f, -88, -50})}).to_doubles();
   const double total = std::exp(0.0) + std::exp(1.0) + std::exp(0.5);

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "libds/passes/fuse_qepilogue.h"
+#include "libds/passes/pipeline.h"
 #include "libds/run/executor.h"
 #include "libds/run/session.h"
 #include "tests/support/op_check.h"
@@ -113,6 +114,55 @@ TEST(FuseDynamicQuant, ScalesOfAllForms) {
   const std::vector<Tensor> inputs = {random_tensor({5, 33}, 5, -2, 3).cast(DType::kF32), Tensor::of<float>({1}, {0.37f})};
   const auto want = eager(b.g, inputs), got = eager(f, inputs);
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(got[i].equal_bits(want[i])) << i;
+}
+
+TEST(FuseDynamicQuant, ConvolutionsMeetWithChannelsLast) {
+  for (int64_t groups : {1, 12}) {
+    Builder b;
+    const auto conv = [&](ValueId x, int64_t channels, int64_t in, int64_t group, DType w) {
+      const auto q = b.quantize(x);
+      const ValueId weights = b.constant({channels, in / group, 3, 3}, w == DType::kI8 ? -64 : 64, w == DType::kI8 ? 64 : 192, w);
+      const ValueId zero = b.rw.add_constant("z", Tensor::scalar<int64_t>(w == DType::kI8 ? 0 : 131).cast(w));
+      const ValueId sums = b.rw.emit("Cast", {b.rw.emit("ConvInteger", {q.bytes, weights, q.zero, zero}, {{"pads", std::vector<int64_t>{1, 1, 1, 1}}, {"group", group}})},
+                                     {{"to", int64_t{1}}});
+      const ValueId y = b.rw.emit("Mul", {sums, b.rw.emit("Mul", {q.scale, b.constant({1, channels, 1, 1}, 0.001, 0.01, DType::kF32)})});
+      return b.rw.emit("Relu", {b.rw.emit("Add", {y, b.constant({1, channels, 1, 1}, -1, 1, DType::kF32)})});
+    };
+    const ValueId x = b.rw.add_input("x", DType::kF32, {2, 5, 9, 7});
+    b.rw.add_output(conv(conv(x, 12, 5, 1, DType::kI8), 12, 12, groups, DType::kU8));
+    const auto f = fused(b.g);
+    EXPECT_EQ(count_ops(*f), (std::map<std::string, int>{{"DynamicQuantizeLinear", 2}, {"QConv", 2}, {"Relu", 2}, {"Transpose", 4}}));
+    const std::vector<Tensor> input = {random_tensor({2, 5, 9, 7}, 5, -2, 3).cast(DType::kF32)};
+    const Tensor want = eager(b.g, input)[0];
+    EXPECT_TRUE(eager(f, input)[0].equal_bits(want));
+    auto whole = std::make_shared<Graph>(*b.g);
+    PipelineOptions options;
+    options.evaluate = evaluate_node;
+    run_pipeline(*whole, "inference", options);
+    // The last activation stands behind the transpose to the output.
+    EXPECT_EQ(count_ops(*whole), (std::map<std::string, int>{{"DynamicQuantizeLinear", 2}, {"QConv", 2}, {"Relu", 1}, {"Transpose", 2}}));
+    for (int threads : {1, 2}) {
+      SessionOptions plan;
+      plan.threads = threads;
+      EXPECT_TRUE(Session(b.g, plan).run(input)[0].equal_bits(want)) << threads;
+    }
+  }
+}
+
+TEST(FuseDynamicQuant, BatchNormGoesIntoScales) {
+  for (bool biased : {false, true}) {
+    Builder b;
+    const auto q = b.quantize(b.rw.add_input("x", DType::kF32, {2, 5, 9, 7}));
+    const ValueId sums = b.rw.emit("Cast", {b.rw.emit("ConvInteger", {q.bytes, b.constant({11, 5, 3, 2}, -64, 64, DType::kI8), q.zero})}, {{"to", int64_t{1}}});
+    ValueId y = b.rw.emit("Mul", {sums, b.rw.emit("Mul", {q.scale, b.constant({}, 0.001, 0.01, DType::kF32)})});
+    if (biased) y = b.rw.emit("Add", {y, b.constant({11, 1, 1}, -1, 1, DType::kF32)});
+    const auto each = [&](double low, double high) { return b.constant({11}, low, high, DType::kF32); };
+    b.rw.add_output(b.rw.emit("BatchNormalization", {y, each(0.5, 2), each(-1, 1), each(-1, 1), each(0.5, 2)}));
+    const auto f = fused(b.g);
+    EXPECT_EQ(count_ops(*f), (std::map<std::string, int>{{"DynamicQuantizeLinear", 1}, {"QConv", 1}, {"Transpose", 2}}));
+    const std::vector<Tensor> input = {random_tensor({2, 5, 9, 7}, 5, -2, 3).cast(DType::kF32)};
+    EXPECT_LT(relative_error(eager(f, input)[0], eager(b.g, input)[0]), 1e-6);
+  }
 }
 
 TEST(FuseDynamicQuant, WhatOthersReadStays) {
