@@ -146,27 +146,6 @@ kernels::NhwcConv matrix_shape(const KernelQuery& q) {
   return kernels::matmul_shape(depth == 0 ? 0 : q.in(0).numel() / depth, depth, q.in(1).dim(1));
 }
 
-// On tiles.
-class TileMatMulInteger final : public Kernel {
- public:
-  explicit TileMatMulInteger(const KernelQuery& q) : tiles_(q, 1, 3, q.constant(1)->transient(), matrix_shape(q), true) {}
-  size_t workspace_bytes() const override { return bias_bytes() + tiles_.workspace_bytes(); }
-  size_t packed_bytes() const override { return tiles_.packed_bytes(); }
-  void run(const KernelContext& c) override {
-    auto* bias = reinterpret_cast<int32_t*>(c.workspace());
-    const int32_t zero = zero_points(c, 2).at(0);
-    tiles_.take_zero(zero, nullptr, bias);
-    kernels::QRescale rescale;
-    rescale.output = kernels::QOutput::kI32;
-    rescale.bias = bias;
-    tiles_.run(c.input(0), zero, rescale, c.output(0).mutable_raw(), c.workspace() + bias_bytes());
-  }
-
- private:
-  size_t bias_bytes() const { return (tiles_.columns() * sizeof(int32_t) + 63) / 64 * 64; }
-  ops::QTiles tiles_;
-};
-
 // Constant right operand, widened and reordered once; the left zero point is read in every run.
 class PackedMatMulInteger final : public Kernel {
  public:
@@ -240,7 +219,7 @@ void register_matmul_integer(OpRegistry& registry) {
     const std::string why = packed(q);
     return why.empty() ? ops::not_for_tiles(q, 1, 3, matrix_shape(q), true) : why;
   };
-  tiles.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<TileMatMulInteger>(q); };
+  tiles.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return ops::tile_matmul_integer(q, matrix_shape(q)); };
   KernelDef blocked;
   blocked.name = "avx2/matmul_integer_blocked";
   blocked.isa = Isa::kAvx2;

@@ -124,4 +124,31 @@ void QTiles::run(const Tensor& x, int32_t x_zero, const QRescale& rescale, void*
   kernels::packed_product(isa_, shape_, {x.raw(), type_, static_cast<uint8_t>(zero)}, *packed_, sink, threads_, workspace + row_bytes());
 }
 
+namespace {
+
+class TileMatMulInteger final : public Kernel {
+ public:
+  TileMatMulInteger(const KernelQuery& q, const NhwcConv& shape) : tiles_(q, 1, 3, q.constant(1)->transient(), shape, true) {}
+  size_t workspace_bytes() const override { return bias_bytes() + tiles_.workspace_bytes(); }
+  size_t packed_bytes() const override { return tiles_.packed_bytes(); }
+  void run(const KernelContext& c) override {
+    auto* bias = reinterpret_cast<int32_t*>(c.workspace());
+    int32_t zero = 0;
+    if (c.has_input(2)) zero = c.input(2).dtype() == DType::kI8 ? *c.input(2).data<int8_t>() : *c.input(2).data<uint8_t>();
+    tiles_.take_zero(zero, nullptr, bias);
+    QRescale rescale;
+    rescale.output = kernels::QOutput::kI32;
+    rescale.bias = bias;
+    tiles_.run(c.input(0), zero, rescale, c.output(0).mutable_raw(), c.workspace() + bias_bytes());
+  }
+
+ private:
+  size_t bias_bytes() const { return (tiles_.columns() * sizeof(int32_t) + 63) / 64 * 64; }
+  QTiles tiles_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> tile_matmul_integer(const KernelQuery& q, const NhwcConv& shape) { return std::make_unique<TileMatMulInteger>(q, shape); }
+
 }  // namespace ds::ops

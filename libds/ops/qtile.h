@@ -5,6 +5,7 @@
 // from the finished sums.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -45,5 +46,8 @@ class QTiles {
   kernels::ActivationType type_;
   Packing<kernels::PackedWeights> packed_;
 };
+
+// MatMulInteger with constant b of the given product.
+std::unique_ptr<Kernel> tile_matmul_integer(const KernelQuery& q, const kernels::NhwcConv& shape);
 
 }  // namespace ds::ops
