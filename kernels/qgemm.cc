@@ -313,37 +313,73 @@ std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_si
   return taps;
 }
 
-void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const NhwcConv& s, const QBytes& x,
-                     const std::vector<int16_t>& taps, const QRescale& q, void* y, int threads, std::byte* workspace) {
+void qwindow_sums(const NhwcConv& s, const int32_t* pixels, int32_t* lines, int32_t* sums) {
+  // Unsigned, as sums may wrap. First along the lines, then over them.
+  const auto add = [](int32_t& to, int32_t v) { to = static_cast<int32_t>(static_cast<uint32_t>(to) + static_cast<uint32_t>(v)); };
+  for (int64_t line = 0; line < s.batch * s.height; ++line)
+    for (int64_t ox = 0; ox < s.out_width; ++ox) {
+      int32_t& sum = lines[line * s.out_width + ox] = 0;
+      for (int64_t kx = 0; kx < s.kernel_w; ++kx)
+        if (const int64_t x = ox * s.stride_w - s.pad_left + kx * s.dilation_w; x >= 0 && x < s.width) add(sum, pixels[line * s.width + x]);
+    }
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t oy = 0; oy < s.out_height; ++oy) {
+      int32_t* to = sums + (n * s.out_height + oy) * s.out_width;
+      std::fill_n(to, s.out_width, 0);
+      for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+        const int64_t y = oy * s.stride_h - s.pad_top + ky * s.dilation_h;
+        if (y < 0 || y >= s.height) continue;
+        for (int64_t ox = 0; ox < s.out_width; ++ox) add(to[ox], lines[(n * s.height + y) * s.out_width + ox]);
+      }
+    }
+}
+
+namespace {
+
+constexpr int64_t kDepthwisePixels = 32;  // that are rescaled together
+
+// Scratch of a thread: pointers of the taps, then sums.
+size_t depthwise_scratch(const NhwcConv& s) {
+  const auto pointers = static_cast<size_t>(s.kernel_h * s.kernel_w) * sizeof(void*);
+  const auto sums = static_cast<size_t>(kDepthwisePixels * s.channels) * sizeof(int32_t);
+  return (pointers + sums + 63) / 64 * 64;
+}
+
+}  // namespace
+
+void qconv_depthwise(const QDepthwiseIsa& isa, QRescaleFn* rescale, const NhwcConv& s, const QBytes& x, const std::vector<int16_t>& taps,
+                     const QRescale& q, void* y, int threads, std::byte* workspace) {
   const int64_t plane = s.kernel_h * s.kernel_w, pixels = s.pixels();
   if (pixels == 0) return;
-  const size_t element = output_size(q.output);
+  const auto pixel_bytes = static_cast<int64_t>(output_size(q.output)) * s.channels;
   const int64_t ranges = std::min<int64_t>(threads, pixels);
-  const size_t pointer_bytes = static_cast<size_t>(plane) * sizeof(void*);
-  const size_t scratch_bytes = pointer_bytes + static_cast<size_t>(s.channels) * sizeof(int32_t) + sizeof(void*);
   parallel_for(ranges, 1, [&](int64_t first, int64_t last) {
     for (int64_t range = first; range < last; ++range) {
-      std::byte* scratch = workspace + static_cast<size_t>(range) * (scratch_bytes / sizeof(void*) * sizeof(void*));
+      std::byte* scratch = workspace + static_cast<size_t>(range) * depthwise_scratch(s);
       auto** from = reinterpret_cast<const void**>(scratch);
-      auto* sums = reinterpret_cast<int32_t*>(scratch + pointer_bytes);
-      for (int64_t p = pixels * range / ranges; p < pixels * (range + 1) / ranges; ++p) {
-        const int64_t ox = p % s.out_width, oy = p / s.out_width % s.out_height, n = p / (s.out_width * s.out_height);
-        for (int64_t t = 0; t < plane; ++t) {
-          const int64_t iy = oy * s.stride_h - s.pad_top + t / s.kernel_w * s.dilation_h;
-          const int64_t ix = ox * s.stride_w - s.pad_left + t % s.kernel_w * s.dilation_w;
-          const bool inside = iy >= 0 && iy < s.height && ix >= 0 && ix < s.width;
-          from[t] = inside ? static_cast<const uint8_t*>(x.data) + ((n * s.height + iy) * s.width + ix) * s.channels : nullptr;
+      auto* sums = reinterpret_cast<int32_t*>(scratch + static_cast<size_t>(plane) * sizeof(void*));
+      const int64_t end = pixels * (range + 1) / ranges;
+      for (int64_t p = pixels * range / ranges; p < end;) {
+        const int64_t left = p % s.out_width, line = p / s.out_width, oy = line % s.out_height, n = line / s.out_height;
+        const int64_t count = std::min({end - p, s.out_width - left, kDepthwisePixels});
+        for (int64_t i = 0; i < count; ++i) {
+          const void** tap = from;
+          for (int64_t ky = 0; ky < s.kernel_h; ++ky) {
+            const int64_t iy = oy * s.stride_h - s.pad_top + ky * s.dilation_h;
+            const uint8_t* row = iy >= 0 && iy < s.height ? static_cast<const uint8_t*>(x.data) + (n * s.height + iy) * s.width * s.channels : nullptr;
+            int64_t ix = (left + i) * s.stride_w - s.pad_left;
+            for (int64_t kx = 0; kx < s.kernel_w; ++kx, ix += s.dilation_w)
+              *tap++ = row != nullptr && ix >= 0 && ix < s.width ? row + ix * s.channels : nullptr;
+          }
+          isa.sum(s.channels, plane, from, x.is_signed, x.zero, taps.data(), sums + i * s.channels);
         }
-        isa.sum(s.channels, plane, from, x.is_signed, x.zero, taps.data(), sums);
-        rescale.rescale(1, s.channels, sums, 0, at_block(q, p, 0), static_cast<std::byte*>(y) + static_cast<size_t>(p * s.channels) * element, 0);
+        rescale(count, s.channels, sums, s.channels, at_block(q, p, 0), static_cast<std::byte*>(y) + p * pixel_bytes, pixel_bytes);
+        p += count;
       }
     }
   });
 }
 
-size_t qdepthwise_workspace(const NhwcConv& s, int threads) {
-  const size_t bytes = static_cast<size_t>(s.kernel_h * s.kernel_w) * sizeof(void*) + static_cast<size_t>(s.channels) * sizeof(int32_t) + sizeof(void*);
-  return static_cast<size_t>(std::max(threads, 1)) * bytes;
-}
+size_t qdepthwise_workspace(const NhwcConv& s, int threads) { return static_cast<size_t>(std::max(threads, 1)) * depthwise_scratch(s); }
 
 }  // namespace ds::kernels

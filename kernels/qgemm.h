@@ -111,6 +111,17 @@ QRescaleFn qrescale_avx512;
 // The same for results that are floats, or `real`.
 QRescaleFn qrescale_real_avx2, qrescale_real_avx512;
 
+// What zero points of weights add to the sums: the sum of the part of x that belongs to a result, with x's zero point taken
+// off, times a term per column.
+//   row[r] = sum over k of (x[r, k] ^ flip) - off, x [rows, depth] bytes; flip 128 reads signed bytes as unsigned
+using QRowSumsFn = void(int64_t rows, int64_t depth, const uint8_t* x, uint8_t flip, int32_t off, int32_t* row);
+//   out[r, c] = sums[r * stride + c] + row[r] * column[c], rows of n
+using QAddTermsFn = void(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const int32_t* row, const int32_t* column, int32_t* out);
+QRowSumsFn qrow_sums_avx2;
+QAddTermsFn qadd_terms_avx2, qadd_terms_avx512;
+//   sums[n, oy, ox] = sum over the window of pixels[n, y, x], those outside left out; lines [N, H, OW] is scratch
+void qwindow_sums(const NhwcConv& s, const int32_t* pixels, int32_t* lines, int32_t* sums);
+
 // Scratch that qconv() needs for a number of threads.
 size_t qconv_workspace(const NhwcConv& s, int threads);
 void qconv(const QGemmIsa& isa, const NhwcConv& s, const QBytes& x, const QPackedWeights& w, const QRescale& q, void* y,
@@ -131,7 +142,7 @@ const QDepthwiseIsa& portable_qdepthwise();
 const QDepthwiseIsa& avx2_qdepthwise();
 std::vector<int16_t> pack_depthwise(const NhwcConv& s, const void* w, bool is_signed, const int32_t* zero);
 size_t qdepthwise_workspace(const NhwcConv& s, int threads);
-void qconv_depthwise(const QDepthwiseIsa& isa, const QGemmIsa& rescale, const NhwcConv& s, const QBytes& x,
-                     const std::vector<int16_t>& taps, const QRescale& q, void* y, int threads, std::byte* workspace);
+void qconv_depthwise(const QDepthwiseIsa& isa, QRescaleFn* rescale, const NhwcConv& s, const QBytes& x, const std::vector<int16_t>& taps,
+                     const QRescale& q, void* y, int threads, std::byte* workspace);
 
 }  // namespace ds::kernels

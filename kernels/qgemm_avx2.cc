@@ -225,8 +225,7 @@ inline __m256i load_widened(const void* p, int64_t i, __m256i zero) {
 template <bool kSigned>
 void depthwise_sum(int64_t channels, int64_t taps, const void* const* x, int32_t zero, const int16_t* weights, int32_t* sums) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero)), nothing = _mm256_setzero_si256();
-  int64_t c = 0;
-  for (; c + 16 <= channels; c += 16) {
+  const auto sixteen = [&](int64_t c) {
     // Taps two by two: a product of each, added by vpmaddwd.
     __m256i low = nothing, high = nothing;
     for (int64_t t = 0; t < taps; t += 2) {
@@ -242,6 +241,12 @@ void depthwise_sum(int64_t channels, int64_t taps, const void* const* x, int32_t
     // unpack works within 128-bit halves: low holds channels 0-3 and 8-11, high 4-7 and 12-15.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c), _mm256_permute2x128_si256(low, high, 0x20));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + c + 8), _mm256_permute2x128_si256(low, high, 0x31));
+  };
+  int64_t c = 0;
+  for (; c + 16 <= channels; c += 16) sixteen(c);
+  if (c < channels && channels >= 16) {  // the last ones together with some that are done
+    sixteen(channels - 16);
+    c = channels;
   }
   for (; c < channels; ++c) {
     int32_t sum = 0;
@@ -260,6 +265,33 @@ void depthwise(int64_t channels, int64_t taps, const void* const* x, bool is_sig
 }
 
 }  // namespace
+
+void qrow_sums_avx2(int64_t rows, int64_t depth, const uint8_t* x, uint8_t flip, int32_t off, int32_t* row) {
+  const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip)), nothing = _mm256_setzero_si256();
+  for (int64_t r = 0; r < rows; ++r, x += depth) {
+    __m256i sum = nothing;
+    int64_t k = 0;
+    for (; k + 32 <= depth; k += 32)
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + k)), flips), nothing));
+    int64_t parts[4];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(parts), sum);
+    int64_t total = parts[0] + parts[1] + parts[2] + parts[3];
+    for (; k < depth; ++k) total += x[k] ^ flip;
+    row[r] = static_cast<int32_t>(total - off);
+  }
+}
+
+void qadd_terms_avx2(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const int32_t* row, const int32_t* column, int32_t* out) {
+  for (int64_t r = 0; r < rows; ++r, sums += stride, out += n) {
+    const __m256i factor = _mm256_set1_epi32(row[r]);
+    int64_t c = 0;
+    for (; c + 8 <= n; c += 8) {
+      const __m256i term = _mm256_mullo_epi32(factor, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + c)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c), _mm256_add_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + c)), term));
+    }
+    for (; c < n; ++c) out[c] = static_cast<int32_t>(static_cast<uint32_t>(sums[c]) + static_cast<uint32_t>(row[r]) * static_cast<uint32_t>(column[c]));
+  }
+}
 
 const QGemmIsa& avx2_qgemm() {
   static constexpr QGemmIsa isa = {widen_u8, widen_i8, tile, rescale};

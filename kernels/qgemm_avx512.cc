@@ -72,6 +72,17 @@ void rescale_pair(int64_t rows, const int32_t* sums, int64_t stride, const QResc
 
 }  // namespace
 
+void qadd_terms_avx512(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const int32_t* row, const int32_t* column, int32_t* out) {
+  for (int64_t r = 0; r < rows; ++r, sums += stride, out += n) {
+    const __m512i factor = _mm512_set1_epi32(row[r]);
+    for (int64_t c = 0; c < n; c += 16) {
+      const auto mask = static_cast<__mmask16>(n - c >= 16 ? 0xffff : (1u << (n - c)) - 1);
+      const __m512i term = _mm512_mullo_epi32(factor, _mm512_maskz_loadu_epi32(mask, column + c));
+      _mm512_mask_storeu_epi32(out + c, mask, _mm512_add_epi32(_mm512_maskz_loadu_epi32(mask, sums + c), term));
+    }
+  }
+}
+
 void qrescale_avx512(int64_t rows, int64_t n, const int32_t* sums, int64_t stride, const QRescale& q, void* out, int64_t out_stride) {
   if (q.output == QOutput::kI32) return avx2_qgemm().rescale(rows, n, sums, stride, q, out, out_stride);
   if (q.real || q.output == QOutput::kF32) return qrescale_real_avx512(rows, n, sums, stride, q, out, out_stride);

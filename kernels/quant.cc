@@ -74,14 +74,18 @@ void dequantize(const QuantSpace& s, const In* x, const float* scale, const In* 
   });
 }
 
+void dynamic_params(float low, float high, float* scale, uint8_t* zero) {
+  *scale = high == low ? 1.0f : (high - low) / 255.0f;
+  *zero = quantize_one<uint8_t>(-low / *scale, 0);
+}
+
 void dynamic_quantize(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero) {
   float low = 0, high = 0;  // the range always holds zero
   for (int64_t i = 0; i < n; ++i) {
     low = x[i] < low ? x[i] : low;
     high = x[i] > high ? x[i] : high;
   }
-  *scale = high == low ? 1.0f : (high - low) / 255.0f;
-  *zero = quantize_one<uint8_t>(-low / *scale, 0);
+  dynamic_params(low, high, scale, zero);
   quantize<float, uint8_t>({1, 1, n, 0}, x, scale, zero, y);
 }
 

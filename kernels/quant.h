@@ -39,7 +39,11 @@ void quantize(const QuantSpace& s, const In* x, const float* scale, const Out* z
 template <typename In>
 void dequantize(const QuantSpace& s, const In* x, const float* scale, const In* zero, float* y);
 
-// Scale and zero point of DynamicQuantizeLinear for u8 from the range of x, then x quantized.
+// Scale and zero point of DynamicQuantizeLinear for u8, of values in [low, high], which holds 0.
+void dynamic_params(float low, float high, float* scale, uint8_t* zero);
+// The range of x with 0, NaN aside, by AVX2 instructions, serial; only on CPUs that have them.
+void value_range_avx2(int64_t n, const float* x, float* low, float* high);
+// Scale and zero point from the range of x, then x quantized.
 void dynamic_quantize(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero);
 
 // 8-bit values with scale and zero point, as doubles hold them exactly.

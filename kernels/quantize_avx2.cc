@@ -49,6 +49,34 @@ void quantize_all(int64_t n, const float* x, float scale, int32_t zero, uint8_t*
 
 }  // namespace
 
+// min and max give their second operand for NaN: what was found so far.
+void value_range_avx2(int64_t n, const float* x, float* low, float* high) {
+  constexpr int kChains = 4;
+  __m256 lo[kChains], hi[kChains];
+  for (int k = 0; k < kChains; ++k) lo[k] = hi[k] = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + 8 * kChains <= n; i += 8 * kChains)
+    for (int k = 0; k < kChains; ++k) {
+      const __m256 v = _mm256_loadu_ps(x + i + 8 * k);
+      lo[k] = _mm256_min_ps(v, lo[k]);
+      hi[k] = _mm256_max_ps(v, hi[k]);
+    }
+  float least[8 * kChains], most[8 * kChains];
+  for (int k = 0; k < kChains; ++k) {
+    _mm256_storeu_ps(least + 8 * k, lo[k]);
+    _mm256_storeu_ps(most + 8 * k, hi[k]);
+  }
+  *low = *high = 0;
+  for (int k = 0; k < 8 * kChains; ++k) {
+    *low = least[k] < *low ? least[k] : *low;
+    *high = most[k] > *high ? most[k] : *high;
+  }
+  for (; i < n; ++i) {
+    *low = x[i] < *low ? x[i] : *low;
+    *high = x[i] > *high ? x[i] : *high;
+  }
+}
+
 void quantize_u8_avx2(int64_t n, const float* x, QParams p, uint8_t* y) { quantize_all<false>(n, x, p.scale, p.zero, y); }
 void quantize_i8_avx2(int64_t n, const float* x, QParams p, int8_t* y) {
   quantize_all<true>(n, x, p.scale, p.zero, reinterpret_cast<uint8_t*>(y));

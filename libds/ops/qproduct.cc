@@ -4,6 +4,7 @@
 #include "kernels/integer.h"
 #include "kernels/quant_any.h"
 #include "libds/ir/packed_cache.h"
+#include "libds/ops/qtile.h"
 #include "libds/ops/register.h"
 #include "libds/ops/window.h"
 
@@ -140,6 +141,11 @@ void check_zero_length(InferContext& c, size_t i, Dim expected, const char* what
   if (n != 1 && n != expected.raw) c.error("{} has {} values, expected one or {}", what, n, expected.raw);
 }
 
+kernels::NhwcConv matrix_shape(const KernelQuery& q) {
+  const int64_t depth = q.in(1).dim(0);
+  return kernels::matmul_shape(depth == 0 ? 0 : q.in(0).numel() / depth, depth, q.in(1).dim(1));
+}
+
 // Constant right operand, widened and reordered once; the left zero point is read in every run.
 class PackedMatMulInteger final : public Kernel {
  public:
@@ -150,10 +156,9 @@ class PackedMatMulInteger final : public Kernel {
       for (int64_t v : z->to_ints()) zero.push_back(static_cast<int32_t>(v));
       if (zero.size() == 1) zero.assign(static_cast<size_t>(b.dim(1)), zero[0]);
     }
-    const int64_t depth = b.dim(0), rows = depth == 0 ? 0 : q.in(0).numel() / depth;
-    shape_ = kernels::matmul_shape(rows, depth, b.dim(1));
+    shape_ = matrix_shape(q);
     packed_ = pack_once(q, 1, fmt::format("qgemm matrix {}", fmt::join(zero, ",")), [&] {
-      return kernels::pack_matrix(depth, b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
+      return kernels::pack_matrix(b.dim(0), b.dim(1), b.raw(), b.dtype() == DType::kI8, zero.empty() ? nullptr : zero.data());
     });
     rescale_.output = kernels::QOutput::kI32;
   }
@@ -208,6 +213,13 @@ void register_matmul_integer(OpRegistry& registry) {
     return ops::require(!q.in(2).defined() || q.in(2).numel() == 1, "a has a zero point per row");
   };
   packed.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return std::make_unique<PackedMatMulInteger>(q); };
+  KernelDef tiles = packed;
+  tiles.name = "tile/matmul_integer";
+  tiles.decline = [packed = packed.decline](const KernelQuery& q) {
+    const std::string why = packed(q);
+    return why.empty() ? ops::not_for_tiles(q, 1, 3, matrix_shape(q), true) : why;
+  };
+  tiles.create = [](const KernelQuery& q) -> std::unique_ptr<Kernel> { return ops::tile_matmul_integer(q, matrix_shape(q)); };
   KernelDef blocked;
   blocked.name = "avx2/matmul_integer_blocked";
   blocked.isa = Isa::kAvx2;
@@ -222,7 +234,7 @@ void register_matmul_integer(OpRegistry& registry) {
         blocked_product(s, matrices_of(c, s, kMatMulInteger, i), rescale, c.output(0).mutable_data<int32_t>() + i * s.rows * s.columns, threads, c.workspace());
     }, workspace);
   };
-  def.kernels = {packed, blocked, k};
+  def.kernels = {tiles, packed, blocked, k};
   registry.add(std::move(def));
 }
 

@@ -1,5 +1,8 @@
 // QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear. Their kernels are the definition in plain loops;
 // graphs run fast through the fused operators of passes/fuse_qdq.h.
+#include <algorithm>
+#include <mutex>
+
 #include "kernels/quant_any.h"
 #include "libds/base/parallel.h"
 #include "libds/ir/type_text.h"
@@ -225,7 +228,33 @@ void register_dynamic_quantize(OpRegistry& registry) {
                                 c.output(1).mutable_data<float>(), c.output(2).mutable_data<uint8_t>());
     });
   };
-  dynamic.kernels = {y};
+  KernelDef vectors;
+  vectors.name = "avx2/dynamic_quantize";
+  vectors.isa = Isa::kAvx2;
+  vectors.create = [](const KernelQuery&) {
+    return make_kernel([](const KernelContext& c) {
+      const Tensor& x = c.input(0);
+      constexpr int64_t kGrain = 1 << 14;
+      float low = 0, high = 0;
+      std::mutex merging;
+      parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        float least, most;
+        kernels::value_range_avx2(end - begin, x.data<float>() + begin, &least, &most);
+        const std::lock_guard lock(merging);
+        low = std::min(low, least);
+        high = std::max(high, most);
+      });
+      float scale;
+      uint8_t zero;
+      kernels::dynamic_params(low, high, &scale, &zero);
+      if (c.has_output(1)) *c.output(1).mutable_data<float>() = scale;
+      if (c.has_output(2)) *c.output(2).mutable_data<uint8_t>() = zero;
+      parallel_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        kernels::quantize_u8_avx2(end - begin, x.data<float>() + begin, {scale, zero}, c.output(0).mutable_data<uint8_t>() + begin);
+      });
+    });
+  };
+  dynamic.kernels = {vectors, y};
   registry.add(std::move(dynamic));
 }
 

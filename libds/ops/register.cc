@@ -52,6 +52,7 @@ void register_all_ops(OpRegistry& registry) {
   register_nbits_ops(registry);
   register_contrib_quant_ops(registry);
   register_qfused_ops(registry);
+  register_qpointwise_ops(registry);
   register_bitwise_ops(registry);
   register_composed_ops(registry);
   register_selection_ops(registry);

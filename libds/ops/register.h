@@ -20,7 +20,8 @@ void register_quant_ops(OpRegistry& registry);        // QuantizeLinear, Dequant
 void register_qproduct_ops(OpRegistry& registry);     // MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv
 void register_nbits_ops(OpRegistry& registry);        // com.microsoft: MatMulNBits, GatherBlockQuantized
 void register_contrib_quant_ops(OpRegistry& registry);  // com.microsoft: QLinear*, QGemm, ...
-void register_qfused_ops(OpRegistry& registry);       // internal 8-bit operators
+void register_qfused_ops(OpRegistry& registry);       // internal 8-bit products: QConv, QMatMul
+void register_qpointwise_ops(OpRegistry& registry);   // internal 8-bit operators beside: QAdd, QTable, ...
 void register_binary_ops(OpRegistry& registry);       // arithmetic with broadcasting; Min, Max, Sum, Mean
 void register_compare_ops(OpRegistry& registry);      // comparisons, logic, Where
 void register_unary_ops(OpRegistry& registry);        // activations and other functions of one operand; Clip

@@ -5,25 +5,15 @@
 #include <map>
 #include <optional>
 
-#include "kernels/quant.h"
 #include "libds/ops/common.h"
+#include "libds/passes/fuse_qpointwise.h"
 
 namespace ds {
 namespace {
 
-// Scale and zero point of one tensor.
-struct TensorParams {
-  float scale = 1;
-  int32_t zero = 0;
-  DType dtype = DType::kU8;
-  bool operator==(const TensorParams&) const = default;
-};
-
-const std::vector<int64_t> kToNhwc = {0, 2, 3, 1}, kToNchw = {0, 3, 1, 2};
-
-class QuantFuser {
+class QuantFuser : QPointwiseFuser {
  public:
-  QuantFuser(Rewriter& rw, const Evaluate& evaluate) : rw_(rw), g_(rw.graph()), evaluate_(evaluate) {}
+  QuantFuser(Rewriter& rw, const Evaluate& evaluate) : QPointwiseFuser(rw, evaluate) {}
 
   bool run() {
     sink_dequantize();
@@ -40,8 +30,7 @@ class QuantFuser {
       else if (op == "MaxPool") done = fuse_max_pool(id);
       else if (op == "GlobalAveragePool") done = fuse_global_average(id);
       else if (op == "Concat") done = fuse_concat(id);
-      else if (op == "QuantizeLinear") done = fuse_requantize(id);
-      else if (is_pointwise(op)) done = fuse_pointwise(id);
+      else if (op == "QuantizeLinear") done = fuse_quantize(id);
       changed_ |= done;
     }
     rw_.insert_at_end();
@@ -50,60 +39,6 @@ class QuantFuser {
   }
 
  private:
-  // --- looking at the graph ---
-
-  const Node* producer(ValueId id, std::string_view op) const {
-    if (id == kNone || g_.value(id).producer == kNone) return nullptr;
-    const Node& n = g_.node(g_.value(id).producer);
-    return n.is(op) ? &n : nullptr;
-  }
-  const Tensor* constant(ValueId id) const { return id == kNone ? nullptr : g_.value(id).constant.get(); }
-
-  // Parameters given by constant inputs `scale` and `zero` (kNone: 0) of one element each.
-  std::optional<TensorParams> params(ValueId scale, ValueId zero, DType dtype) const {
-    const Tensor *s = constant(scale), *z = constant(zero);
-    if (s == nullptr || s->numel() != 1 || s->dtype() != DType::kF32) return std::nullopt;
-    if (zero != kNone && (z == nullptr || z->numel() != 1)) return std::nullopt;
-    if (dtype != DType::kU8 && dtype != DType::kI8) return std::nullopt;
-    const float step = s->data<float>()[0];
-    if (!(step > 0) || !std::isfinite(step)) return std::nullopt;
-    return TensorParams{step, z == nullptr ? 0 : static_cast<int32_t>(z->to_ints()[0]), dtype};
-  }
-
-  // The DequantizeLinear behind a value, unless it works in blocks or in 16-bit floats.
-  const Node* plain_dequantize(ValueId id) const {
-    const Node* dq = producer(id, "DequantizeLinear");
-    if (dq == nullptr || dq->attr_int("block_size", 0) != 0 || g_.value(id).dtype != DType::kF32) return nullptr;
-    return dq;
-  }
-  // The like of a QuantizeLinear.
-  static bool is_plain_quantize(const Node& q) {
-    constexpr auto kF32 = static_cast<int64_t>(DType::kF32);
-    return q.is("QuantizeLinear") && q.attr_int("block_size", 0) == 0 && (q.attr_int("precision", 0) == 0 || q.attr_int("precision", 0) == kF32);
-  }
-
-  struct Operand {
-    ValueId bytes = kNone;
-    TensorParams params;
-  };
-  // The 8-bit tensor behind a dequantized one, per tensor.
-  std::optional<Operand> operand(ValueId id) const {
-    const Node* dq = plain_dequantize(id);
-    if (dq == nullptr) return std::nullopt;
-    const auto p = params(dq->input(1), dq->input(2), g_.value(dq->inputs[0]).dtype);
-    if (!p) return std::nullopt;
-    return Operand{dq->inputs[0], *p};
-  }
-
-  // The only user of a value that is no output of the graph.
-  std::optional<NodeId> only_user(ValueId id) const {
-    const Value& v = g_.value(id);
-    if (v.users.size() != 1 || g_.is_output(id)) return std::nullopt;
-    for (const State& s : g_.states())
-      if (s.update == id) return std::nullopt;
-    return v.users[0];
-  }
-
   // What follows an operator: an activation and a quantization that its epilogue can take over.
   struct Tail {
     ValueId result = kNone;  // value that the fused operator replaces
@@ -149,45 +84,6 @@ class QuantFuser {
     return t;
   }
 
-  static int64_t quantize_float(float real, const TensorParams& p) {
-    if (p.dtype == DType::kI8) {
-      const auto zero = static_cast<int8_t>(p.zero);
-      int8_t y;
-      kernels::quantize<float, int8_t>({}, &real, &p.scale, &zero, &y);
-      return y;
-    }
-    const auto zero = static_cast<uint8_t>(p.zero);
-    uint8_t y;
-    kernels::quantize<float, uint8_t>({}, &real, &p.scale, &zero, &y);
-    return y;
-  }
-
-  bool has_rank(ValueId id, size_t rank) const { return g_.value(id).dims && g_.value(id).dims->size() == rank; }
-
-  // --- layouts ---
-
-  // The value with channels last.
-  ValueId nhwc(ValueId id) {
-    if (const auto it = nhwc_.find(id); it != nhwc_.end()) return it->second;
-    const ValueId turned = rw_.emit("Transpose", {id}, {{"perm", kToNhwc}}, g_.value(id).name + "/nhwc");
-    nhwc_[id] = turned;
-    return turned;
-  }
-  bool is_nhwc(ValueId id) const { return nhwc_.count(id) != 0; }
-
-  // Puts `made` in place of `old`.
-  void replace(ValueId old, ValueId made) { rw_.replace_uses(old, made); }
-  // The same for a value with channels last.
-  void replace_nhwc(ValueId old, ValueId made) {
-    const ValueId back = rw_.emit("Transpose", {made}, {{"perm", kToNchw}}, g_.value(made).name + "/nchw");
-    nhwc_[back] = made;
-    replace(old, back);
-  }
-
-  static void set_params(Attributes& attrs, const std::string& prefix, const TensorParams& p) {
-    attrs[prefix + "_scale"] = p.scale;
-    attrs[prefix + "_zero"] = static_cast<int64_t>(p.zero);
-  }
   static void set_tail(Attributes& attrs, const Tail& t) {
     if (t.params) {
       set_params(attrs, "y", *t.params);
@@ -380,29 +276,6 @@ class QuantFuser {
     return true;
   }
 
-  // `bytes` under other parameters (a table when they differ).
-  ValueId requantized(ValueId bytes, const TensorParams& from, const TensorParams& to, int64_t lo, int64_t hi) {
-    const bool is_signed = to.dtype == DType::kI8;
-    if (from == to && lo <= (is_signed ? -128 : 0) && hi >= (is_signed ? 127 : 255)) return bytes;
-    std::vector<float> reals(256);
-    for (int i = 0; i < 256; ++i) reals[static_cast<size_t>(i)] = real_of(static_cast<uint8_t>(i), from);
-    return table(bytes, reals, to, lo, hi);
-  }
-
-  static float real_of(uint8_t bits, const TensorParams& p) {
-    const int32_t stored = p.dtype == DType::kI8 ? static_cast<int8_t>(bits) : bits;
-    return static_cast<float>(stored - p.zero) * p.scale;
-  }
-
-  // Maps each byte to the quantized `reals` entry of its bits.
-  ValueId table(ValueId bytes, const std::vector<float>& reals, const TensorParams& to, int64_t lo, int64_t hi) {
-    Tensor entries = Tensor::empty(DType::kU8, {256});
-    for (size_t i = 0; i < 256; ++i)
-      entries.mutable_data<uint8_t>()[i] = static_cast<uint8_t>(std::clamp(quantize_float(reals[i], to), lo, hi));
-    const ValueId content = rw_.add_constant(g_.value(bytes).name + "/table", std::move(entries));
-    return rw_.emit("QTable", {bytes, content}, {{"output", static_cast<int64_t>(to.dtype)}}, g_.value(bytes).name + "/q");
-  }
-
   bool fuse_max_pool(NodeId id) {
     const Node n = g_.node(id);
     const auto x = operand(n.input(0));
@@ -453,53 +326,6 @@ class QuantFuser {
     return true;
   }
 
-  static bool is_pointwise(std::string_view op) {
-    static constexpr std::string_view kOps[] = {"Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Selu",
-                                                "Softplus", "Softsign", "Erf", "Gelu", "Mish", "Clip", "Abs", "Neg", "Sqrt", "Exp"};
-    return std::find(std::begin(kOps), std::end(kOps), op) != std::end(kOps);
-  }
-
-  bool fuse_pointwise(NodeId id) {
-    const Node n = g_.node(id);
-    const auto x = operand(n.input(0));
-    if (!x || !evaluate_) return false;
-    const auto user = only_user(n.outputs[0]);
-    if (!user || !g_.node(*user).is("QuantizeLinear")) return false;
-    const Tail tail = tail_of(n.outputs[0]);
-    if (!tail.params) return false;
-    std::vector<Tensor> inputs = {Tensor::empty(DType::kF32, {256})};
-    for (int i = 0; i < 256; ++i) inputs[0].mutable_data<float>()[i] = real_of(static_cast<uint8_t>(i), x->params);
-    for (size_t i = 1; i < n.inputs.size(); ++i) {
-      if (n.inputs[i] != kNone && constant(n.inputs[i]) == nullptr) return false;
-      inputs.push_back(n.inputs[i] == kNone ? Tensor() : *constant(n.inputs[i]));
-    }
-    const Tensor y = evaluate_(g_, id, inputs)[0];
-    const std::vector<float> reals(y.data<float>(), y.data<float>() + 256);
-    const bool last = has_rank(n.input(0), 4) && is_nhwc(x->bytes);
-    const ValueId made = table(last ? nhwc(x->bytes) : x->bytes, reals, *tail.params, tail.lo, tail.hi);
-    if (last) replace_nhwc(tail.result, made);
-    else replace(tail.result, made);
-    return true;
-  }
-
-  // DequantizeLinear -> QuantizeLinear.
-  bool fuse_requantize(NodeId id) {
-    const Node n = g_.node(id);
-    const auto x = operand(n.input(0));
-    if (!x || !is_plain_quantize(n)) return false;
-    const auto y = params(n.input(1), n.input(2), g_.value(n.outputs[0]).dtype);
-    if (!y) return false;
-    const bool last = is_nhwc(x->bytes);
-    if (x->params == *y) {
-      replace(n.outputs[0], x->bytes);
-      return true;
-    }
-    const ValueId made = requantized(last ? nhwc(x->bytes) : x->bytes, x->params, *y, -128, 255);
-    if (last) replace_nhwc(n.outputs[0], made);
-    else replace(n.outputs[0], made);
-    return true;
-  }
-
   // Moves per-tensor DequantizeLinear below operators that only move elements: these then move bytes, and a
   // QuantizeLinear behind them meets its inverse.
   void sink_dequantize() {
@@ -522,10 +348,6 @@ class QuantFuser {
     }
   }
 
-  Rewriter& rw_;
-  Graph& g_;
-  const Evaluate& evaluate_;
-  std::map<ValueId, ValueId> nhwc_;  // 8-bit value -> the same with channels last
   bool changed_ = false;
 };
 

@@ -2,8 +2,8 @@
 // operator (ops/qfused.cc), with the rescaling, bias and activation in its epilogue.
 //
 //   Conv, Gemm, MatMul (constant 8-bit weights; bias, Relu and Clip folded; float result when nothing quantizes it)
-//   Add, MaxPool, GlobalAveragePool, Concat, pointwise functions of one operand (by table), and operators that only
-//   move elements, which then move bytes
+//   Add, MaxPool, GlobalAveragePool, Concat, pointwise functions and arithmetic (passes/fuse_qpointwise.h), and operators that
+//   only move elements, which then move bytes
 //   QLinearConv and QLinearMatMul with constant weights
 //
 // Spatial operators work on [N, H, W, C] activations; Transpose nodes stand at the borders of a chain of them, so

@@ -1,5 +1,6 @@
 #include "libds/passes/fuse_qepilogue.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "libds/passes/activation_node.h"
@@ -33,7 +34,7 @@ class Fuser {
   struct Product {
     NodeId node = kNone;
     std::string op;
-    std::vector<ValueId> inputs;  // seven
+    std::vector<ValueId> inputs;  // seven at least
     Attributes attrs;
     DType result = DType::kUndefined;
     bool has_addend() const { return inputs[kAddend] != kNone; }
@@ -49,7 +50,7 @@ class Fuser {
     if (!n.is_internal("QConv") && !n.is_internal("QMatMul")) return std::nullopt;
     if (n.attr_int("relu", 0) != 0) return std::nullopt;  // of a float result: nothing may come before it any more
     Product p{v.producer, n.op, n.inputs, n.attrs, v.dtype};
-    p.inputs.resize(kAddend + 1, kNone);
+    p.inputs.resize(std::max(p.inputs.size(), kAddend + 1), kNone);
     return p;
   }
 

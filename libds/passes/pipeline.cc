@@ -9,9 +9,10 @@
 #include "libds/passes/fuse_activation.h"
 #include "libds/passes/fuse_attention.h"
 #include "libds/passes/fuse_conv.h"
+#include "libds/passes/fuse_dynamic_quant.h"
 #include "libds/passes/fuse_elementwise.h"
-#include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_group_norm.h"
+#include "libds/passes/fuse_matmul.h"
 #include "libds/passes/fuse_norm.h"
 #include "libds/passes/fuse_qdq.h"
 #include "libds/passes/fuse_qepilogue.h"
@@ -39,6 +40,7 @@ constexpr Pass kFuseConv = {"fuse-conv", "convolutions take residual additions a
 constexpr Pass kFuseMatMul = {"fuse-matmul", "matrix products take bias, residual additions and activations along", fuse_matmul};
 constexpr Pass kAutoCast = {"auto-cast", "products in bf16 or f16 where the precision asked for allows it", auto_cast};
 constexpr Pass kFuseQdq = {"fuse-qdq", "run quantized operators on 8-bit integers", fuse_qdq};
+constexpr Pass kFuseDynamicQuant = {"fuse-dynamic-quant", "products of tensors quantized by what they hold take their scales along", fuse_dynamic_quant};
 constexpr Pass kFuseQEpilogue = {"fuse-qepilogue", "8-bit products take residual additions, activations and quantization along", fuse_qepilogue};
 constexpr Pass kFuseWeightOnly = {"fuse-weight-only", "matrix products read weights of 4 and 8 bits as they are", fuse_weight_only};
 constexpr Pass kFuseElementwise = {"fuse-elementwise", "elementwise operators in a chain or a tree run in one loop", fuse_elementwise};
@@ -63,6 +65,7 @@ const std::vector<Pipeline>& pipelines() {
            &kFoldConstants,
            &kWidenHalves,
            &kFuseQdq,
+           &kFuseDynamicQuant,
            &kFuseWeightOnly,
            &kDequantizeWeights,
            &kCommon,
