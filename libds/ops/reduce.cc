@@ -69,7 +69,7 @@ uint32_t memory_mask(const TensorDesc& d, uint32_t mask) {
   return placed;
 }
 
-// Channels may be last where what is kept, in the order it then comes in, is a plain result or one with channels last.
+// Of the kernel that is as fast along outer axes: channels may be last where what is kept, in the order it then comes in, is a plain result or one with channels last.
 void prefer_channels_last(const KernelQuery& q, std::vector<Layout>& inputs, std::vector<Layout>& outputs) {
   const TensorDesc& x = q.in(0);
   if (x.layout != Layout::kChannelsLast || (q.in(1).defined() && q.constant(1) == nullptr)) return;
@@ -85,7 +85,6 @@ void prefer_channels_last(const KernelQuery& q, std::vector<Layout>& inputs, std
 KernelDef reduce_kernel(Reduce op) {
   KernelDef k;
   k.name = "portable/reduce";
-  k.preferred_layouts = prefer_channels_last;
   k.create = [op](const KernelQuery& q) {
     return ops::planned_kernel(q, 0b10, [op, x = q.in(0), shape = q.in(0).memory_shape(), node = q.node](const ops::IntArgs& args) -> ops::RunFn {
       const uint32_t mask = memory_mask(x, axes_mask(node, ops::int_arg(args, 1), x.rank()));
