@@ -83,6 +83,9 @@ class Store final : public ProductSink {
 
 NhwcConv shape_on_tiles(const GemmShape& s) { return matmul_shape(s.m, s.k, s.n); }
 
+// A step's products of few sequences, whose weights stay in the second-level cache, want no call of a large product. Kernels
+// of one shape each hold their own.
+constexpr int64_t kMostSmallRows = 16, kMostSmallWeights = 1 << 16;
 constexpr int64_t kLeastParallelFlops = int64_t{1} << 21;  // of a product: below, threads cost more than they save
 
 }  // namespace
@@ -96,6 +99,7 @@ size_t Recurrent<T>::Product::workspace_bytes() const {
 template <typename T>
 void Recurrent<T>::Product::run(const T* a, const T* b, T* c, std::byte* workspace) const {
   if constexpr (std::is_same_v<T, float>) {
+    if (small != nullptr) return small(shape.m, shape.n, shape.k, a, small_weights.data(), c);
     if (packed) return packed_product(*isa, shape_on_tiles(shape), {a, ActivationType::kF32, 0}, *packed, Store(c, shape.n), threads, workspace);
   }
   if (program) {
@@ -113,6 +117,12 @@ typename Recurrent<T>::Product Recurrent<T>::product(const RecurrentNative* nati
   p.shape = {m, n, k, false, true};
   if constexpr (std::is_same_v<T, float>) {
     if (native == nullptr || m == 0 || n == 0 || k == 0) return p;
+    if (weights != nullptr && m <= kMostSmallRows && n * k <= kMostSmallWeights) {
+      p.small = native->isa >= Isa::kAvx512 ? small_product_avx512 : small_product_avx2;
+      p.small_weights.resize(static_cast<size_t>(small_product_elements(n, k)));
+      pack_small_product(n, k, weights, p.small_weights.data());
+      return p;
+    }
     if (weights != nullptr) {
       p.isa = tile_isa(TileType::kF32, native->isa);
       p.threads = 2 * checked_mul(checked_mul(m, n), k) < kLeastParallelFlops ? 1 : native->threads;
@@ -175,7 +185,7 @@ size_t Recurrent<T>::packed_bytes() const {
   size_t bytes = 0;
   for (const Direction& d : directions_)
     for (const Product* p : {&d.input, &d.recurrent, &d.candidate})
-      bytes += p->packed ? p->packed->bytes() : p->program ? p->program->packed_bytes() : 0;
+      bytes += p->small != nullptr ? p->small_weights.size() * sizeof(float) : p->packed ? p->packed->bytes() : p->program ? p->program->packed_bytes() : 0;
   return bytes;
 }
 

@@ -24,6 +24,7 @@
 #include "kernels/onednn.h"
 #include "kernels/packed_product.h"
 #include "kernels/recurrent_cells.h"
+#include "kernels/small_product.h"
 #include "kernels/unary.h"
 
 namespace ds::kernels {
@@ -77,9 +78,11 @@ class Recurrent {
   void run(const RecurrentData<T>& data, std::byte* workspace) const;
 
  private:
-  // A product with transposed weights: on tiles, by oneDNN, or portable.
+  // A product with transposed weights: small, on tiles, by oneDNN, or portable.
   struct Product {
     GemmShape shape;
+    SmallProductFn* small = nullptr;
+    std::vector<float> small_weights;
     std::shared_ptr<const PackedWeights> packed;
     std::shared_ptr<onednn::Program> program;
     const TileIsa* isa = nullptr;
