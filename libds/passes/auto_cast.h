@@ -21,8 +21,8 @@ namespace ds {
 constexpr double kLeastNarrowGain = 1.2;
 
 // What products are computed in: for kAuto the fastest of f32, bf16 and f16 at this level, by the rates alone or for a left
-// operand of so many rows.
-DType product_type(Precision precision, Isa isa, const CostTable& costs, std::optional<int64_t> rows = std::nullopt);
+// operand of so many rows. f32_gain: how many times as fast as the rate says f32 is, where it takes fewer products.
+DType product_type(Precision precision, Isa isa, const CostTable& costs, std::optional<int64_t> rows = std::nullopt, double f32_gain = 1);
 
 // Does nothing for Precision::kF32. kAuto: where the table of costs says that it pays, product by product: where rows are few and their
 // number is known before the model is given its shapes, weights of half the size count, too. kBf16 and kF16: everywhere.
