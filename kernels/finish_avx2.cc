@@ -12,16 +12,8 @@ struct Floats {
 };
 
 struct Bf16s {
-  static F8 wide(__m128i half) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)); }
-  // As libds/base/half.h does it.
-  static __m128i narrow(F8 x) {
-    const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
-    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
-    r = _mm256_srli_epi32(r, 16);
-    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
-    r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
-    return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
-  }
+  static F8 wide(__m128i half) { return widen_bf16(half); }
+  static __m128i narrow(F8 x) { return narrow_to_bf16(x); }
 };
 
 struct F16s {

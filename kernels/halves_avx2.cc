@@ -1,13 +1,12 @@
 #include "kernels/halves.h"
 
-#include <immintrin.h>
-
+#include "kernels/simd_avx2.h"
 #include "libds/base/parallel.h"
 
 namespace ds::kernels {
 namespace {
 
-constexpr int64_t kWidth = 8, kPiece = 1 << 14;  // elements of a vector; worth a thread
+constexpr int64_t kPiece = 1 << 14;  // elements worth a thread
 
 inline __m128i load16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline void store16(void* p, __m128i v) { _mm_storeu_si128(static_cast<__m128i*>(p), v); }
@@ -25,15 +24,8 @@ struct F16 {
 };
 
 struct Bf16 {
-  static __m256 widen(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
-  static __m128i narrow(__m256 x) {
-    const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
-    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
-    r = _mm256_srli_epi32(r, 16);
-    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
-    r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
-    return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
-  }
+  static __m256 widen(__m128i half) { return widen_bf16(half); }
+  static __m128i narrow(__m256 x) { return narrow_to_bf16(x); }
 };
 
 template <typename Half>

@@ -59,6 +59,17 @@ struct DoubleSum {
   }
 };
 
+// bf16 to f32 and back, rounded to nearest even, as libds/base/half.h does it.
+inline F8 widen_bf16(__m128i half) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)); }
+inline __m128i narrow_to_bf16(F8 x) {
+  const __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
+  __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), _mm256_and_si256(high, _mm256_set1_epi32(1)));
+  r = _mm256_srli_epi32(r, 16);
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  r = _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+  return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8));
+}
+
 inline float horizontal_max(F8 v) {
   float t[8];
   store(t, v);
@@ -75,20 +86,28 @@ inline F8 at_least(F8 x, float bound) { return _mm256_max_ps(all(bound), x); }
 inline F8 select(F8 mask, F8 yes, F8 no) { return _mm256_blendv_ps(no, yes, mask); }
 inline F8 less(F8 a, F8 b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 
-// exp(x): x = k ln 2 + r, |r| <= ln 2 / 2; 2^k in two factors, so that overflow gives infinity and
+// x = k ln 2 + r, |r| <= ln 2 / 2: k, and exp(r) - 1.
+struct ReducedExp8 {
+  F8 k, less_one;
+  explicit ReducedExp8(F8 x) {
+    k = _mm256_round_ps(x * all(1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    F8 r = fma(k, all(-0.693359375f), x);
+    r = fma(k, all(2.12194440054690583e-4f), r);
+    F8 p = all(0.0013950489f);
+    p = fma(p, r, all(0.0083688898f));
+    p = fma(p, r, all(0.041666206f));
+    p = fma(p, r, all(0.16666518f));
+    p = fma(p, r, all(0.5f));
+    less_one = fma(p, r * r, r);
+  }
+};
+
+// exp(x) = 2^k exp(r); 2^k in two factors, so that overflow gives infinity and
 // underflow goes through the subnormals. Error 2e-7.
 inline F8 exp8(F8 x) {
-  x = at_least(at_most(x, 89.0f), -104.0f);
-  const F8 k = _mm256_round_ps(x * all(1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  F8 r = fma(k, all(-0.693359375f), x);
-  r = fma(k, all(2.12194440054690583e-4f), r);
-  F8 p = all(0.0013950489f);
-  p = fma(p, r, all(0.0083688898f));
-  p = fma(p, r, all(0.041666206f));
-  p = fma(p, r, all(0.16666518f));
-  p = fma(p, r, all(0.5f));
-  p = fma(p, r * r, r) + all(1.0f);
-  const __m256i n = _mm256_cvtps_epi32(k), half = _mm256_srai_epi32(n, 1);
+  const ReducedExp8 e(at_least(at_most(x, 89.0f), -104.0f));
+  const F8 p = e.less_one + all(1.0f);
+  const __m256i n = _mm256_cvtps_epi32(e.k), half = _mm256_srai_epi32(n, 1);
   const __m256i bias = _mm256_set1_epi32(127);
   const F8 first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
   const F8 second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23));
@@ -155,19 +174,11 @@ inline F8 log8(F8 x) {
   return select(_mm256_cmp_ps(x, all(0.0f), _CMP_EQ_OQ), all(-__builtin_inff()), y);
 }
 
-// exp(x) - 1 for x <= 0, with exp8's reduction: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
+// exp(x) - 1 for x <= 0, reduced alike: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
 inline F8 expm1_8(F8 x) {
-  x = at_least(at_most(x, 0.0f), -60.0f);
-  const F8 k = _mm256_round_ps(x * all(1.44269504088896341f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  F8 r = fma(k, all(-0.693359375f), x);
-  r = fma(k, all(2.12194440054690583e-4f), r);
-  F8 p = all(0.0013950489f);
-  p = fma(p, r, all(0.0083688898f));
-  p = fma(p, r, all(0.041666206f));
-  p = fma(p, r, all(0.16666518f));
-  p = fma(p, r, all(0.5f));
-  const F8 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127)), 23));
-  return fma(scale, fma(p, r * r, r), scale - all(1.0f));
+  const ReducedExp8 e(at_least(at_most(x, 0.0f), -60.0f));
+  const F8 scale = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(e.k), _mm256_set1_epi32(127)), 23));
+  return fma(scale, e.less_one, scale - all(1.0f));
 }
 
 }  // namespace

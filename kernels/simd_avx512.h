@@ -23,19 +23,26 @@ inline F16 reciprocal16(F16 x) {
   return fma(r, _mm512_fnmadd_ps(x, r, all16(1.0f)), r);
 }
 
-// exp(x) = 2^k exp(r), |r| <= ln 2 / 2; vscalefps goes to infinity and through the subnormals by itself. Error 2e-7.
+// x = k ln 2 + r, |r| <= ln 2 / 2: k, and exp(r) - 1.
+struct ReducedExp16 {
+  F16 k, less_one;
+  explicit ReducedExp16(F16 x) {
+    k = _mm512_roundscale_ps(_mm512_mul_ps(x, all16(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    F16 r = fma(k, all16(-0.693359375f), x);
+    r = fma(k, all16(2.12194440054690583e-4f), r);
+    F16 p = all16(0.0013950489f);
+    p = fma(p, r, all16(0.0083688898f));
+    p = fma(p, r, all16(0.041666206f));
+    p = fma(p, r, all16(0.16666518f));
+    p = fma(p, r, all16(0.5f));
+    less_one = fma(p, _mm512_mul_ps(r, r), r);
+  }
+};
+
+// exp(x) = 2^k exp(r); vscalefps goes to infinity and through the subnormals by itself. Error 2e-7.
 inline F16 exp16(F16 x) {
-  x = at_least(at_most(x, 89.0f), -104.0f);
-  const F16 k = _mm512_roundscale_ps(_mm512_mul_ps(x, all16(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  F16 r = fma(k, all16(-0.693359375f), x);
-  r = fma(k, all16(2.12194440054690583e-4f), r);
-  F16 p = all16(0.0013950489f);
-  p = fma(p, r, all16(0.0083688898f));
-  p = fma(p, r, all16(0.041666206f));
-  p = fma(p, r, all16(0.16666518f));
-  p = fma(p, r, all16(0.5f));
-  p = _mm512_add_ps(fma(p, _mm512_mul_ps(r, r), r), all16(1.0f));
-  return _mm512_scalef_ps(p, k);
+  const ReducedExp16 e(at_least(at_most(x, 89.0f), -104.0f));
+  return _mm512_scalef_ps(_mm512_add_ps(e.less_one, all16(1.0f)), e.k);
 }
 
 // A true division: the sum may be infinite. Error 3e-7.
@@ -102,19 +109,11 @@ inline F16 log16(F16 x) {
   return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, all16(0.0f), _CMP_EQ_OQ), all16(-__builtin_inff()));
 }
 
-// exp(x) - 1 for x <= 0, with exp16's reduction: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
+// exp(x) - 1 for x <= 0, reduced alike: 2^k (exp(r) - 1) + (2^k - 1). Error 3e-7.
 inline F16 expm1_16(F16 x) {
-  x = at_least(at_most(x, 0.0f), -60.0f);
-  const F16 k = _mm512_roundscale_ps(_mm512_mul_ps(x, all16(1.44269504088896341f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  F16 r = fma(k, all16(-0.693359375f), x);
-  r = fma(k, all16(2.12194440054690583e-4f), r);
-  F16 p = all16(0.0013950489f);
-  p = fma(p, r, all16(0.0083688898f));
-  p = fma(p, r, all16(0.041666206f));
-  p = fma(p, r, all16(0.16666518f));
-  p = fma(p, r, all16(0.5f));
-  const F16 scale = _mm512_scalef_ps(all16(1.0f), k);
-  return fma(scale, fma(p, _mm512_mul_ps(r, r), r), _mm512_sub_ps(scale, all16(1.0f)));
+  const ReducedExp16 e(at_least(at_most(x, 0.0f), -60.0f));
+  const F16 scale = _mm512_scalef_ps(all16(1.0f), e.k);
+  return fma(scale, e.less_one, _mm512_sub_ps(scale, all16(1.0f)));
 }
 
 }  // namespace
